@@ -1,0 +1,2 @@
+//! The `selfheal` command.
+fn main() {}

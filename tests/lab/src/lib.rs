@@ -1,0 +1,1 @@
+//! Virtual Raspberry Pis and fake nodes for selfheal's tests.

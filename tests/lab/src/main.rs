@@ -1,0 +1,2 @@
+//! `cargo lab`: starts, stops and torments virtual Raspberry Pis.
+fn main() {}
