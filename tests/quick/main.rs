@@ -1,0 +1,4 @@
+//! The quick tests: no virtual machine, no network beyond loopback, one binary.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod boot;
