@@ -3,3 +3,5 @@
 //! The functional core (`inventory`, `node`, `resource`, `layer`, `plan`) decides; the thin shell (`ssh`, `apply`,
 //! `cli`, `report`) talks to nodes and to the user. Imports run one way: cli → apply → plan → layer → resource →
 //! (inventory, node). `ssh` knows nothing above it.
+
+pub mod ssh;
