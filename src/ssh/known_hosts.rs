@@ -1,0 +1,389 @@
+//! OpenSSH's known_hosts files: who has which host key.
+//!
+//! Reading follows sshd(8), "SSH_KNOWN_HOSTS FILE FORMAT": hashed names, `[host]:port`, wildcards, negation,
+//! `@revoked`. `@cert-authority` lines are never taken for host keys (certificates are not asked for).
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use camino::{Utf8Path, Utf8PathBuf};
+use ring::hmac;
+
+use super::error::Place;
+use super::{Hop, HostKey};
+
+/// The files to consult.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KnownHosts {
+    /// The user's files. New keys go into the first.
+    pub user: Vec<Utf8PathBuf>,
+    /// The system's files, only read.
+    pub system: Vec<Utf8PathBuf>,
+    /// Write new names hashed (HashKnownHosts).
+    pub hash: bool,
+}
+
+impl KnownHosts {
+    /// The files that OpenSSH uses when it is not told otherwise.
+    #[must_use]
+    pub fn of_user() -> Self {
+        let home = etcetera::home_dir()
+            .ok()
+            .and_then(|home| Utf8PathBuf::try_from(home).ok());
+        Self {
+            user: home
+                .map(|home| home.join(".ssh/known_hosts"))
+                .into_iter()
+                .collect(),
+            system: vec!["/etc/ssh/ssh_known_hosts".into()],
+            hash: false,
+        }
+    }
+
+    /// Just one file.
+    #[must_use]
+    pub fn file(path: impl Into<Utf8PathBuf>) -> Self {
+        Self {
+            user: vec![path.into()],
+            ..Self::default()
+        }
+    }
+
+    /// All that the files say about a host. A file that does not exist says nothing; one that cannot be read is an
+    /// error, as it might revoke a key.
+    pub(super) fn look_up(&self, hop: &Hop) -> Result<Record, (Utf8PathBuf, io::Error)> {
+        let names = Names::of(hop);
+        let mut record = Record::default();
+        for file in self.user.iter().chain(&self.system) {
+            let text = match fs::read(file) {
+                Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err((file.clone(), error)),
+            };
+            for entry in entries(&text) {
+                let place = || Place::Line(file.clone(), entry.line);
+                let exact = entry.hosts.covers(&names.full);
+                match entry.marker {
+                    Some(Marker::Revoked) if exact || entry.hosts.covers(&names.bare) => {
+                        record.revoked.push((entry.key.clone(), place()));
+                    }
+                    None if exact => record.keys.push((entry.key.clone(), place())),
+                    None if entry.hosts.covers(&names.bare) => {
+                        record.without_port.push(entry.key.clone());
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(record)
+    }
+
+    /// Adds a host's key to the user's first file, which is made (0600, its folder 0700) if need be.
+    ///
+    /// # Errors
+    /// The file that could not be written, and why.
+    pub fn remember(&self, hop: &Hop, key: &HostKey) -> Result<(), (Utf8PathBuf, io::Error)> {
+        let Some(file) = self.user.first() else {
+            let error = io::Error::other("no known_hosts file of the user's is configured");
+            return Err((Utf8PathBuf::new(), error));
+        };
+        let name = Names::of(hop).full;
+        let written = (|| {
+            let name = if self.hash { hashed(&name)? } else { name };
+            append(file, &format!("{name} {key}\n"))
+        })();
+        written.map_err(|error| (file.clone(), error))
+    }
+
+    /// Removes all of a host's keys from the user's files; the files keep their mode. Lines with wildcards or a marker
+    /// stay. Returns how many lines went.
+    ///
+    /// # Errors
+    /// The file that could not be rewritten, and why.
+    pub fn forget(&self, hop: &Hop) -> Result<usize, (Utf8PathBuf, io::Error)> {
+        let name = Names::of(hop).full;
+        let mut gone = 0;
+        for file in &self.user {
+            gone += remove(file, &name).map_err(|error| (file.clone(), error))?;
+        }
+        Ok(gone)
+    }
+}
+
+/// What known_hosts says about one host.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Record {
+    pub(super) keys: Vec<(HostKey, Place)>,
+    pub(super) revoked: Vec<(HostKey, Place)>,
+    /// Keys on record for the host's name on port 22, when the port is another. As with ssh, such a key is good, but
+    /// its absence means nothing.
+    without_port: Vec<HostKey>,
+}
+
+/// What becomes of a key that a server shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Known,
+    Unknown,
+    Changed(Vec<(HostKey, Place)>),
+    Revoked(Place),
+}
+
+impl Record {
+    /// A pinned key is the only good one, but known_hosts may still revoke it.
+    pub(super) fn pinned(key: HostKey, revoked: Vec<(HostKey, Place)>) -> Self {
+        Self {
+            keys: vec![(key, Place::Pin)],
+            revoked,
+            without_port: Vec::new(),
+        }
+    }
+
+    pub(super) fn judge(&self, offered: &HostKey) -> Verdict {
+        if let Some((_, place)) = self.revoked.iter().find(|(key, _)| key == offered) {
+            Verdict::Revoked(place.clone())
+        } else if self.keys.iter().any(|(key, _)| key == offered) {
+            Verdict::Known
+        } else if !self.keys.is_empty() {
+            // Known types are asked for first: a server that shows another one has lost the key we know.
+            Verdict::Changed(self.keys.clone())
+        } else if self.without_port.contains(offered) {
+            Verdict::Known
+        } else {
+            Verdict::Unknown
+        }
+    }
+
+    /// Puts a confirmed key on record for the rest of the connection.
+    pub(super) fn accept(&mut self, key: HostKey) {
+        self.keys.push((key, Place::Confirmed));
+    }
+
+    /// The keys whose types the server should be asked for first.
+    pub(super) fn expected(&self) -> impl Iterator<Item = &HostKey> {
+        self.keys
+            .iter()
+            .map(|(key, _)| key)
+            .chain(&self.without_port)
+    }
+}
+
+/// The names under which a server may be on record.
+struct Names {
+    /// `host`, or `[host]:port` for a port other than 22.
+    full: String,
+    /// `host` alone.
+    bare: String,
+}
+
+impl Names {
+    fn of(hop: &Hop) -> Self {
+        if let Some(alias) = &hop.host_key_alias {
+            // An alias stands for host and port.
+            let alias = alias.to_ascii_lowercase();
+            return Self {
+                full: alias.clone(),
+                bare: alias,
+            };
+        }
+        let bare = hop.host.to_ascii_lowercase();
+        let full = if hop.port == 22 {
+            bare.clone()
+        } else {
+            format!("[{bare}]:{}", hop.port)
+        };
+        Self { full, bare }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Marker {
+    Revoked,
+    CertAuthority,
+}
+
+/// One line of a known_hosts file.
+#[derive(Debug, PartialEq, Eq)]
+struct Entry<'a> {
+    line: usize,
+    marker: Option<Marker>,
+    hosts: Hosts<'a>,
+    key: HostKey,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Hosts<'a> {
+    Hashed { salt: Vec<u8>, hash: Vec<u8> },
+    Patterns(&'a str),
+}
+
+impl<'a> Hosts<'a> {
+    fn parse(field: &'a str) -> Option<Self> {
+        match field.strip_prefix("|1|") {
+            None => Some(Self::Patterns(field)),
+            Some(hashed) => {
+                let (salt, hash) = hashed.split_once('|')?;
+                Some(Self::Hashed {
+                    salt: BASE64.decode(salt).ok()?,
+                    hash: BASE64.decode(hash).ok()?,
+                })
+            }
+        }
+    }
+
+    fn covers(&self, name: &str) -> bool {
+        match self {
+            Self::Hashed { salt, hash } => {
+                let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, salt);
+                hmac::verify(&key, name.as_bytes(), hash).is_ok()
+            }
+            Self::Patterns(patterns) => {
+                let mut covered = false;
+                for pattern in patterns.split(',') {
+                    match pattern.strip_prefix('!') {
+                        Some(not) if matches(not, name) => return false,
+                        Some(_) => {}
+                        None => covered |= matches(pattern, name),
+                    }
+                }
+                covered
+            }
+        }
+    }
+
+    /// Whether it names just this host (or several, but no patterns).
+    fn names(&self, name: &str) -> bool {
+        match self {
+            Self::Hashed { .. } => self.covers(name),
+            Self::Patterns(patterns) => !patterns.contains(['*', '?', '!']) && self.covers(name),
+        }
+    }
+}
+
+/// The lines that OpenSSH would understand; the others are passed over, as it does.
+fn entries(text: &str) -> impl Iterator<Item = Entry<'_>> {
+    text.lines().enumerate().filter_map(|(index, line)| {
+        let line = line.trim_matches([' ', '\t', '\r']);
+        if line.is_empty() || line.starts_with('#') {
+            return None;
+        }
+        let (marker, rest) = match line.strip_prefix('@') {
+            None => (None, line),
+            Some(marked) => {
+                let (marker, rest) = marked.split_once([' ', '\t'])?;
+                let marker = match marker {
+                    "revoked" => Marker::Revoked,
+                    "cert-authority" => Marker::CertAuthority,
+                    _ => return None,
+                };
+                (Some(marker), rest.trim_start())
+            }
+        };
+        let (hosts, key) = rest.split_once([' ', '\t'])?;
+        Some(Entry {
+            line: index + 1,
+            marker,
+            hosts: Hosts::parse(hosts)?,
+            key: key.parse().ok()?,
+        })
+    })
+}
+
+/// Shell-like matching with `*` and `?`, without regard to case.
+fn matches(pattern: &str, name: &str) -> bool {
+    let (pattern, name) = (pattern.as_bytes(), name.as_bytes());
+    let (mut p, mut n) = (0, 0);
+    // Where to go on after a mismatch: behind the last star, one character further.
+    let mut retry = None;
+    while n < name.len() {
+        match pattern.get(p) {
+            Some(b'*') => {
+                retry = Some((p + 1, n + 1));
+                p += 1;
+            }
+            Some(c) if *c == b'?' || c.eq_ignore_ascii_case(&name[n]) => {
+                p += 1;
+                n += 1;
+            }
+            _ => match retry {
+                Some((star, from)) => {
+                    (p, n) = (star, from);
+                    retry = Some((star, from + 1));
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern[p..].iter().all(|c| *c == b'*')
+}
+
+fn hashed(name: &str) -> io::Result<String> {
+    let mut salt = [0; 20];
+    getrandom::fill(&mut salt).map_err(io::Error::other)?;
+    let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &salt);
+    let hash = hmac::sign(&key, name.as_bytes());
+    Ok(format!(
+        "|1|{}|{}",
+        BASE64.encode(salt),
+        BASE64.encode(hash)
+    ))
+}
+
+fn append(file: &Utf8Path, line: &str) -> io::Result<()> {
+    if let Some(folder) = file.parent() {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)?;
+    }
+    let mut options = fs::OpenOptions::new();
+    let mut open = options
+        .read(true)
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(file)?;
+    // A last line without an end would swallow ours.
+    let whole = fs::read(file)?;
+    let break_first = whole.last().is_some_and(|last| *last != b'\n');
+    let text = if break_first {
+        format!("\n{line}")
+    } else {
+        line.to_owned()
+    };
+    open.write_all(text.as_bytes())
+}
+
+fn remove(file: &Utf8Path, name: &str) -> io::Result<usize> {
+    let bytes = match fs::read(file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        read => read?,
+    };
+    let lossy = String::from_utf8_lossy(&bytes);
+    let gone: Vec<usize> = entries(&lossy)
+        .filter(|entry| entry.marker.is_none() && entry.hosts.names(name))
+        .map(|entry| entry.line)
+        .collect();
+    if gone.is_empty() {
+        return Ok(0);
+    }
+    // Through a link, as the file may live in a repository of dotfiles.
+    let file = file.canonicalize_utf8()?;
+    let folder = file.parent().unwrap_or(Utf8Path::new("."));
+    let mut fresh = tempfile::NamedTempFile::new_in(folder)?;
+    for (index, line) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
+        if !gone.contains(&(index + 1)) {
+            fresh.write_all(line)?;
+        }
+    }
+    let mode = fs::metadata(&file)?.permissions().mode();
+    fresh
+        .as_file()
+        .set_permissions(fs::Permissions::from_mode(mode))?;
+    fresh.as_file().sync_all()?;
+    fresh.persist(&file).map_err(|error| error.error)?;
+    Ok(gone.len())
+}
