@@ -18,7 +18,7 @@ use crate::node::snapshot::Snapshot;
 use crate::plan::{self, NodePlan, Snapshots, Step};
 use crate::report::{Event, Events};
 use crate::resource::change::Phase;
-use crate::ssh::{self, Method, Prompt, Session};
+use crate::ssh::{self, Method, Prompt, Session, Status};
 use script::{Guard, Holder};
 
 
@@ -134,26 +134,8 @@ impl Run {
         guard: Option<&Guard>,
     ) -> Result<crate::node::ledger::Ledger, NodeError> {
         let (text, left) = script::step(step, ledger, guard, &self.claim.on(&reached.snapshot), &nonce()?);
-        self.exec(&reached.session, step.phase.as_str(), &text, reached.node.ssh.exec_timeout.get()).await?;
+        exec(&reached.session, step.phase.as_str(), &text, reached.node.ssh.exec_timeout.get()).await?;
         Ok(left)
-    }
-
-    async fn exec(
-        &self,
-        session: &Session,
-        step: &'static str,
-        text: &str,
-        limit: Duration,
-    ) -> Result<Vec<u8>, NodeError> {
-        let output = session.run(text, limit.max(Duration::from_secs(script::STEP_SECONDS))).await?;
-        let stderr = last_lines(&output.stderr);
-        match output.code {
-            0 => Ok(output.stdout),
-            script::exit::HELD => Err(NodeError::Held { holder: stderr }),
-            script::exit::STALE => Err(NodeError::Stale { stderr }),
-            script::exit::REJECTED => Err(NodeError::SshdRejected { stderr }),
-            code => Err(NodeError::Step { step, code, stderr }),
-        }
     }
 
     /// Before passwords go, a key must have opened the door (domain.md §3.1).
@@ -162,7 +144,7 @@ impl Run {
             return Ok(());
         }
         let target = fleet::without_password(&reached.target);
-        let session = ssh::connect(&target, &ssh::NoPrompt).await.map_err(|source| NodeError::NoKeyLogin { source })?;
+        let session = ssh::connect(&target, &no_prompt()).await.map_err(|source| NodeError::NoKeyLogin { source })?;
         reached.session = session;
         reached.target = target;
         Ok(())
@@ -173,9 +155,9 @@ impl Run {
     async fn prove_new_login(&self, reached: &mut Reached) -> Result<(), NodeError> {
         let target = fleet::without_password(&reached.target);
         let proof = async {
-            let session = ssh::connect(&target, &ssh::NoPrompt).await?;
+            let session = ssh::connect(&target, &no_prompt()).await?;
             let disarm = script::disarm(&self.claim.on(&reached.snapshot), &nonce()?);
-            self.exec(&session, "disarming the dead man's switch", &disarm, Duration::from_secs(120)).await?;
+            exec(&session, "disarming the dead man's switch", &disarm, Duration::from_secs(120)).await?;
             Ok::<Session, NodeError>(session)
         };
         match proof.await {
@@ -185,7 +167,7 @@ impl Run {
             }
             Err(source) => {
                 let settle = script::settle(&self.claim.on(&reached.snapshot), &nonce()?);
-                let back = self.exec(&reached.session, "putting the originals back", &settle, Duration::from_secs(120));
+                let back = exec(&reached.session, "putting the originals back", &settle, Duration::from_secs(120));
                 let outcome = match back.await {
                     Ok(_) => "the old settings are back".to_owned(),
                     Err(_) => format!(
@@ -215,7 +197,7 @@ impl Run {
         }
         if self.goal == Goal::Restore {
             let leave = script::leave(&self.claim.on(&reached.snapshot), &nonce()?);
-            self.exec(&reached.session, "removing selfheal's state", &leave, Duration::from_secs(120)).await?;
+            exec(&reached.session, "removing selfheal's state", &leave, Duration::from_secs(120)).await?;
         }
         Ok(())
     }
@@ -237,14 +219,29 @@ impl Run {
 /// # Errors
 /// A [`NodeError`] when the originals could not be put back.
 pub async fn settle(session: &Session, holder: &Holder) -> Result<(), NodeError> {
-    let output = session.run(&script::settle(holder, &nonce()?), Duration::from_secs(300)).await?;
-    match output.code {
-        0 => Ok(()),
-        script::exit::HELD => Err(NodeError::Held { holder: last_lines(&output.stderr) }),
-        code => Err(NodeError::Step {
-            step: "settling the dead man's switch",
-            code,
-            stderr: last_lines(&output.stderr),
-        }),
+    exec(session, "settling the dead man's switch", &script::settle(holder, &nonce()?), Duration::from_secs(300)).await?;
+    Ok(())
+}
+
+/// A login that must work without anybody to ask.
+fn no_prompt() -> Arc<dyn Prompt> {
+    Arc::new(ssh::NoPrompt)
+}
+
+/// Runs a script and reads its exit code.
+async fn exec(
+    session: &Session,
+    step: &'static str,
+    text: &str,
+    limit: Duration,
+) -> Result<Vec<u8>, NodeError> {
+    let output = session.run(text, limit.max(Duration::from_secs(script::STEP_SECONDS))).await?;
+    let stderr = last_lines(&output.stderr);
+    match output.status {
+        Status::Exited(0) => Ok(output.stdout),
+        Status::Exited(script::exit::HELD) => Err(NodeError::Held { holder: stderr }),
+        Status::Exited(script::exit::STALE) => Err(NodeError::Stale { stderr }),
+        Status::Exited(script::exit::REJECTED) => Err(NodeError::SshdRejected { stderr }),
+        status => Err(NodeError::Step { step, status, stderr }),
     }
 }

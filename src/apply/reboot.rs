@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex, MutexGuard, watch};
 
-use super::{Run, script};
+use super::{Run, exec, no_prompt, script};
 use crate::fleet::{self, NodeError, Reached, nonce};
 use crate::inventory::{NodeName, Role};
 use crate::layer;
 use crate::report::Event;
-use crate::ssh::{self, NoPrompt};
+use crate::ssh;
 
 /// Pause between two tries to reach a node that boots.
 const BETWEEN_TRIES: Duration = Duration::from_secs(1);
@@ -57,7 +57,7 @@ impl Run {
         self.events.send(Event::Rebooting { node: node.to_string(), reason: reason.to_owned() });
         let began = Instant::now();
         let order = script::reboot(&self.claim.on(&reached.snapshot), &nonce()?);
-        self.exec(&reached.session, "reboot", &order, Duration::from_secs(60)).await?;
+        exec(&reached.session, "reboot", &order, Duration::from_secs(60)).await?;
         let back = self.come_back(reached, began).await;
         if back.is_err() {
             self.reboots.failed.send_replace(Some(node.clone()));
@@ -84,7 +84,7 @@ impl Run {
                         told = true;
                     }
                     let renew = script::renew(&self.claim.on(&reached.snapshot), &nonce()?);
-                    self.exec(&reached.session, "renewing the lease", &renew, Duration::from_secs(60)).await?;
+                    exec(&reached.session, "renewing the lease", &renew, Duration::from_secs(60)).await?;
                 }
             }
         }
@@ -97,7 +97,7 @@ impl Run {
         let mut last_try = None;
         while began.elapsed() < limit {
             let attempt = async {
-                let session = ssh::connect(&reached.target, &NoPrompt).await?;
+                let session = ssh::connect(&reached.target, &no_prompt()).await?;
                 let snapshot = fleet::probe(&session, &questions).await?;
                 Ok::<_, NodeError>((session, snapshot))
             };

@@ -23,11 +23,11 @@ pub const BETWEEN_STEPS: u64 = 90;
 /// The exit codes of a step script that mean something.
 pub mod exit {
     /// Another run holds the node.
-    pub const HELD: i32 = 10;
+    pub const HELD: u32 = 10;
     /// The node is not as the plan saw it.
-    pub const STALE: i32 = 11;
+    pub const STALE: u32 = 11;
     /// sshd did not accept what was written; it has been put back.
-    pub const REJECTED: i32 = 12;
+    pub const REJECTED: u32 = 12;
 }
 
 /// One run's name for itself, as the lease shows it.

@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 use crate::node::reply::ReplyError;
-use crate::ssh::{ConnectError, ErrorClass, ExecError};
+use crate::ssh::{ConnectError, ErrorClass, ExecError, Status};
 
 use super::TargetError;
 
@@ -50,12 +50,12 @@ pub enum NodeError {
         stderr: String,
     },
     /// A step failed.
-    #[error("the step '{step}' failed with exit code {code}{}", after(stderr))]
+    #[error("the step '{step}' failed with {status}{}", after(stderr))]
     Step {
         /// Which one.
         step: &'static str,
-        /// The script's exit code.
-        code: i32,
+        /// How the script ended.
+        status: Status,
         /// The remote stderr's last lines.
         stderr: String,
     },
@@ -130,7 +130,6 @@ impl NodeError {
         let hint = match self {
             NodeError::Connect(error) => return error.hint(),
             NodeError::Exec(error) => return error.hint(),
-            NodeError::Target(error) => return error.hint(),
             NodeError::Held { .. } => "wait for it to end; a lease of a run that died ends by itself within two minutes",
             NodeError::Stale { .. } => "run again: the plan is made anew from the node as it is now",
             NodeError::SshdRejected { .. } => "correct [hardening.sshd] in the inventory; `ssh NODE sudo sshd -T` shows what is in force",

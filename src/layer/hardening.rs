@@ -130,7 +130,7 @@ fn names(
         resources.push(want(Wanted::Hostname(node.name.to_string())));
         block.push(format!("127.0.1.1\t{}", node.name));
         if snapshot.facts.cloud_init {
-            resources.push(file(LAYER, CLOUD, 0o644, ())?);
+            resources.push(verbatim(LAYER, CLOUD, 0o644));
         }
     }
     if settings.hosts {
@@ -187,7 +187,7 @@ fn swap(settings: &Hardening, snapshot: &Snapshot, resources: &mut Vec<Resource>
     resources.push(want(Wanted::Stopped("dphys-swapfile.service".into())));
     if *snapshot.file("/etc/rpi".into()) == crate::node::snapshot::FileState::Directory {
         resources.push(folder("/etc/rpi/swap.conf.d"));
-        resources.push(file(LAYER, RPI_SWAP, 0o644, ())?);
+        resources.push(verbatim(LAYER, RPI_SWAP, 0o644));
     }
     let is_swap = |line: &str| !line.starts_with('#') && line.split_whitespace().nth(2) == Some("swap");
     edited("/etc/fstab", snapshot, is_swap, &[], resources);

@@ -1,7 +1,6 @@
 //! The templates of the files that land on a node.
 
-use minijinja::{Environment, UndefinedBehavior};
-use serde::Serialize;
+use minijinja::{Environment, UndefinedBehavior, Value};
 
 use crate::node::ledger::LayerName;
 use crate::resource::change::Refusal;
@@ -23,7 +22,7 @@ pub(super) fn file(
     layer: LayerName,
     (path, template): Template,
     mode: u32,
-    values: impl Serialize,
+    values: Value,
 ) -> Result<Resource, Refusal> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);

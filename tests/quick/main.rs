@@ -2,4 +2,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod boot;
+mod boot_put;
+mod crash;
 mod ssh;
