@@ -5,6 +5,7 @@
 //! (inventory, node). `ssh` knows nothing above it.
 
 pub mod apply;
+pub mod cli;
 pub mod fleet;
 pub mod inventory;
 pub mod layer;

@@ -92,6 +92,12 @@ pub enum NodeError {
     /// What was applied did not hold.
     #[error("after applying, these still differ: {0}")]
     NotConverged(String),
+    /// The run took too long.
+    #[error("the run took longer than {seconds} s (ssh.run_timeout)")]
+    RunTimeout {
+        /// How long was allowed.
+        seconds: u64,
+    },
     /// The user asked to stop.
     #[error("stopped on request; the next apply goes on from here")]
     Interrupted,
@@ -121,6 +127,7 @@ impl NodeError {
             | NodeError::NoKeyLogin { .. }
             | NodeError::Refused(_)
             | NodeError::RebootsStopped(_)
+            | NodeError::RunTimeout { .. }
             | NodeError::NotConverged(_) => Class::Failed,
         }
     }

@@ -213,7 +213,7 @@ fn clock(settings: &Hardening, snapshot: &Snapshot, resources: &mut Vec<Resource
 fn kernel(settings: &Hardening, resources: &mut Vec<Resource>) -> Result<(), Refusal> {
     let modules: Vec<String> = settings.modules.iter().map(ToString::to_string).collect();
     if !modules.is_empty() {
-        resources.push(file(LAYER, MODULES, 0o644, context! { modules })?);
+        resources.push(file(LAYER, MODULES, 0o644, context! { modules => &modules })?);
         resources.extend(modules.into_iter().map(|name| want(Wanted::Module(name))));
     }
     let sysctls = sysctls(settings);

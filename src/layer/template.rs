@@ -1,5 +1,6 @@
 //! The templates of the files that land on a node.
 
+use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, UndefinedBehavior, Value};
 
 use crate::node::ledger::LayerName;
@@ -24,15 +25,19 @@ pub(super) fn file(
     mode: u32,
     values: Value,
 ) -> Result<Resource, Refusal> {
-    let mut environment = Environment::new();
-    environment.set_undefined_behavior(UndefinedBehavior::Strict);
-    environment.set_keep_trailing_newline(true);
-    let content = environment.render_str(template, values).map_err(|error| Refusal {
+    let broken = |error: minijinja::Error| Refusal {
         layer,
         what: path.to_owned(),
         reason: format!("its template cannot be filled in: {error:#}"),
         hint: "this is a mistake in selfheal; please report it".to_owned(),
-    })?;
+    };
+    let mut environment = Environment::new();
+    let mut syntax = SyntaxConfig::builder();
+    syntax.keep_trailing_newline(true);
+    let syntax = syntax.build().map_err(broken)?;
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    environment.set_syntax(syntax);
+    let content = environment.render_str(template, values).map_err(broken)?;
     Ok(verbatim(layer, (path, &content), mode))
 }
 

@@ -106,6 +106,11 @@ impl Event {
         }
     }
 
+    /// Whether it only says what is going on, and is of no interest once that is over.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Event::Connecting { .. } | Event::Observed { .. })
+    }
+
     /// The event as a line for people, without the node's name.
     pub fn text(&self) -> String {
         let changes = |count: &usize| match count {

@@ -17,33 +17,34 @@ pub enum Mode {
     /// A line a node that changes in place.
     Bars,
     /// A line an event.
-    Lines,
+    Lines {
+        /// Also the events that only say what is going on.
+        all: bool,
+    },
     /// Nothing but failures.
     Quiet,
 }
 
 /// Shows events until the last sender is gone, and writes them into the log.
-pub async fn show(mut events: UnboundedReceiver<Event>, mode: Mode, mut log: Option<Log>) {
+pub async fn show(mut events: UnboundedReceiver<Event>, mode: Mode, log: &mut Option<Log>) {
     let bars = MultiProgress::new();
     let mut nodes: BTreeMap<String, ProgressBar> = BTreeMap::new();
     while let Some(event) = events.recv().await {
-        if let Some(log) = &mut log {
+        if let Some(log) = log {
             log.write(&event);
         }
         match mode {
             Mode::Bars => bar(&bars, &mut nodes, &event),
-            Mode::Lines => line(&event),
+            Mode::Lines { all } if all || !event.is_passing() => line(&event),
             Mode::Quiet if matches!(event, Event::Failed { .. }) => line(&event),
-            Mode::Quiet => {}
+            Mode::Lines { .. } | Mode::Quiet => {}
         }
     }
     nodes.values().for_each(ProgressBar::finish_and_clear);
 }
 
 fn line(event: &Event) {
-    if !matches!(event, Event::Connecting { .. } | Event::Observed { .. }) {
-        eprintln!("{}: {}", event.node(), event.text());
-    }
+    eprintln!("{}: {}", event.node(), event.text());
 }
 
 /// What is done stays on the screen; what is under way moves below it.
