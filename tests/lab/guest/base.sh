@@ -6,6 +6,7 @@ sources=$1 aptconf=$2 packages=$3 out=$4
 include=$(sed 's/#.*//' "$packages" | tr -s ' \n' ',,')
 include=${include#,}
 # Key login and the password of an old Raspberry Pi OS image, both as on a fresh Pi.
+# shellcheck disable=SC2016 # the hooks' own $1
 exec mmdebstrap --variant=apt --architectures=amd64 --include="${include%,}" \
     --aptopt='APT::Install-Recommends "false"' --aptopt="$aptconf" \
     --dpkgopt='force-unsafe-io' \

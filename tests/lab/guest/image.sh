@@ -6,7 +6,7 @@
 set -eu
 umask 022
 here=$(cd "$(dirname "$0")" && pwd)
-base=$1 kernel=$2 busybox=$3 out=$4
+base=$(realpath "$1") kernel=$(realpath "$2") busybox=$(realpath "$3") out=$(realpath "$4")
 work=$(mktemp -d "$out/work.XXXXXX")
 root=$work/root initramfs=$work/initramfs
 
@@ -54,6 +54,7 @@ depmod -b "$root" "$version"
 mkdir -p "$initramfs/bin" "$initramfs/dev" "$initramfs/proc" "$initramfs/sys" "$initramfs/new" \
     "$initramfs/lib/modules/$version"
 cp "$busybox/bin/busybox" "$initramfs/bin/"
+cp "$modules"/modules.builtin* "$modules/modules.order" "$initramfs/lib/modules/$version/"
 install -m 755 "$here/init" "$initramfs/init"
 for module in virtio_pci virtio_blk crc32c_generic crc32c-intel ext4 i6300esb; do
     modprobe -d "$root" -S "$version" --show-depends "$module" | sed -n "s,^insmod $root/usr/lib/modules/$version/,,p;
