@@ -12,8 +12,8 @@ root=$work/root initramfs=$work/initramfs
 
 # The file tree: packages, then what makes it a Raspberry Pi.
 mkdir "$root"
-tar -C "$root" --numeric-owner -xf "$base"
-rm -f "$root/etc/resolv.conf" "$root/etc/apt/sources.list"
+tar -C "$root" --numeric-owner --xattrs --xattrs-include="*" -xf "$base"
+rm -f "$root/etc/resolv.conf" "$root"/etc/apt/sources.list "$root"/etc/apt/sources.list.d/*
 tar -C "$here/root" --owner=0 --group=0 -cf - . | tar -C "$root" --no-overwrite-dir -xf -
 chmod 440 "$root/etc/sudoers.d/010_pi-nopasswd"
 mkdir -p "$root/boot/firmware"

@@ -57,12 +57,13 @@ fn build(image: &Image, out: &Path) -> Result<()> {
         index += &entry(&deb)?;
     }
 
+    let date = process::text(Command::new("date").args(["--utc", "--rfc-email"]))?;
     let binaries = out.join("dists").join(SUITE).join("main/binary-amd64");
     fs::create_dir_all(&binaries)?;
     fs::write(binaries.join("Packages"), &index)?;
     fs::write(
         out.join("dists").join(SUITE).join("Release"),
-        release(&index),
+        release(&index, date.trim()),
     )?;
     Ok(())
 }
@@ -87,10 +88,10 @@ fn entry(deb: &Path) -> Result<String> {
     Ok(entry)
 }
 
-fn release(index: &str) -> String {
+fn release(index: &str, date: &str) -> String {
     // As Debian's own says, so that "security updates only" has an origin to look at.
     format!(
-        "Origin: Debian\nLabel: Debian\nSuite: oldstable\nCodename: {SUITE}\nArchitectures: amd64\nComponents: main\n\
+        "Origin: Debian\nLabel: Debian\nSuite: oldstable\nCodename: {SUITE}\nDate: {date}\nArchitectures: amd64\nComponents: main\n\
          Description: packages for selfheal's virtual Pis\nSHA256:\n {} {} main/binary-amd64/Packages\n",
         sha256(index.as_bytes()),
         index.len(),
