@@ -114,13 +114,13 @@ impl<'a> Way<'a> {
     }
 
     fn gate(&self, hop: &Hop, jump: bool) -> Result<Gate, ConnectError> {
-        let peer = Peer {
+        let peer = Box::new(Peer {
             node: self.target.node.clone(),
             user: hop.user.clone(),
             host: hop.host.clone(),
             port: hop.port,
             jump,
-        };
+        });
         let known = hop.known_hosts.look_up(hop);
         let record = known.map_err(|(file, source)| ConnectError::KnownHosts {
             peer: peer.clone(),
@@ -249,13 +249,13 @@ where
 
 fn timed_out(peer: &Peer, stage: Stage, patience: &Patience) -> ConnectError {
     ConnectError::Timeout {
-        peer: peer.clone(),
+        peer: Box::new(peer.clone()),
         stage,
         after: patience.limit(),
     }
 }
 
-fn handshake_failed(peer: Peer, error: russh::Error) -> ConnectError {
+fn handshake_failed(peer: Box<Peer>, error: russh::Error) -> ConnectError {
     let source = match error {
         russh::Error::HUP | russh::Error::Disconnect => {
             "the other side closed the connection".into()
@@ -288,7 +288,7 @@ fn host_key_algorithms(record: &Record) -> Vec<Algorithm> {
 
 /// Decides on the host key and notes why a connection ended.
 pub(super) struct Gate {
-    peer: Peer,
+    peer: Box<Peer>,
     hop: Hop,
     record: Record,
     prompt: Arc<dyn Prompt>,

@@ -101,7 +101,7 @@ pub enum ConnectError {
     #[error("{peer}: cannot connect")]
     Unreachable {
         /// The server.
-        peer: Peer,
+        peer: Box<Peer>,
         /// What the system said.
         source: io::Error,
     },
@@ -109,7 +109,7 @@ pub enum ConnectError {
     #[error("{peer}: {stage} took longer than {}", humantime::format_duration(*after))]
     Timeout {
         /// The server.
-        peer: Peer,
+        peer: Box<Peer>,
         /// What did not come.
         stage: Stage,
         /// How long we waited.
@@ -119,7 +119,7 @@ pub enum ConnectError {
     #[error("{peer}: the SSH handshake failed")]
     Handshake {
         /// The server.
-        peer: Peer,
+        peer: Box<Peer>,
         /// Why.
         source: Cause,
     },
@@ -127,7 +127,7 @@ pub enum ConnectError {
     #[error("{peer}: the host key {} {} is not known and was not confirmed", key.kind(), key.fingerprint())]
     HostKeyUnknown {
         /// The server.
-        peer: Peer,
+        peer: Box<Peer>,
         /// The key it showed.
         key: HostKey,
     },
@@ -135,7 +135,7 @@ pub enum ConnectError {
     #[error("{peer}: the host key has changed: it is now {} {}, on record is {}", offered.kind(), offered.fingerprint(), OnRecord(recorded))]
     HostKeyChanged {
         /// The server.
-        peer: Peer,
+        peer: Box<Peer>,
         /// The key it showed.
         offered: HostKey,
         /// The keys on record, and where.
@@ -145,7 +145,7 @@ pub enum ConnectError {
     #[error("{peer}: the host key {} {} is revoked ({place})", key.kind(), key.fingerprint())]
     HostKeyRevoked {
         /// The server.
-        peer: Peer,
+        peer: Box<Peer>,
         /// The key it showed.
         key: HostKey,
         /// Where it is revoked.
@@ -155,7 +155,7 @@ pub enum ConnectError {
     #[error("{peer}: cannot use the known_hosts file {file}")]
     KnownHosts {
         /// The server.
-        peer: Peer,
+        peer: Box<Peer>,
         /// The file.
         file: Utf8PathBuf,
         /// Why.
@@ -165,7 +165,7 @@ pub enum ConnectError {
     #[error("{peer}: the login was refused; {}", Tried(tried))]
     LoginRefused {
         /// The server.
-        peer: Peer,
+        peer: Box<Peer>,
         /// What was offered, and what became of it, in order.
         tried: Vec<String>,
         /// Keys left out because the server would have cut the connection.
@@ -177,7 +177,7 @@ pub enum ConnectError {
     #[error("{peer}: the ProxyCommand {command:?} failed{}", LastLines(stderr))]
     ProxyCommand {
         /// The server behind it.
-        peer: Peer,
+        peer: Box<Peer>,
         /// The command, tokens expanded.
         command: String,
         /// What it wrote to stderr.
@@ -189,7 +189,7 @@ pub enum ConnectError {
     #[error("{peer}: the jump host {jump_host} could not open the way to it")]
     Jump {
         /// The server behind the jump host.
-        peer: Peer,
+        peer: Box<Peer>,
         /// The jump host.
         jump_host: String,
         /// What the jump host said.

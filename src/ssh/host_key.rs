@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use russh::keys::{Algorithm, HashAlg, PublicKey};
 
 /// A server's public host key. Equality is that of the key itself; the comment does not count.
 #[derive(Clone, PartialEq, Eq)]
-pub struct HostKey(PublicKey);
+pub struct HostKey(Arc<PublicKey>);
 
 /// A text that is not an OpenSSH public key.
 #[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
@@ -16,7 +17,7 @@ pub struct InvalidHostKey(String);
 
 impl HostKey {
     pub(super) fn new(key: &PublicKey) -> Self {
-        Self(PublicKey::new(key.key_data().clone(), ""))
+        Self(Arc::new(PublicKey::new(key.key_data().clone(), "")))
     }
 
     /// The fingerprint as `ssh` shows it: `SHA256:` and unpadded base64.
@@ -74,6 +75,7 @@ impl fmt::Debug for HostKey {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -72,7 +72,7 @@ pub(super) async fn log_in(
                 .map(String::from)
                 .collect();
             Err(ConnectError::LoginRefused {
-                peer: peer.clone(),
+                peer: Box::new(peer.clone()),
                 tried,
                 left_out,
                 methods,

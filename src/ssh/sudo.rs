@@ -153,6 +153,7 @@ pub(super) fn password_line(password: &SecretString) -> Zeroizing<Vec<u8>> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -194,6 +194,7 @@ fn expand(template: &str, hop: &Hop) -> io::Result<String> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -237,7 +237,7 @@ impl FakeNode {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let folder = tempfile::tempdir()?;
         let identity = KeyKind::Ed25519.generate()?;
-        identity.write_openssh_file(&folder.path().join("id_ed25519"), LineEnding::LF)?;
+        identity.write_openssh_file(folder.path().join("id_ed25519"), LineEnding::LF)?;
         let host_keys = config
             .host_keys
             .iter()
