@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use camino::Utf8Path;
+
 use super::address::{HostAddress, NodeAddress, Port};
 use super::boot::Boot;
 use super::hardening::Hardening;
@@ -98,8 +100,9 @@ section! {
 
 impl NodeSection {
     /// The node, if nothing it needs is missing.
-    pub(crate) fn resolve(self, name: NodeName) -> Option<Node> {
-        let mut ssh = self.ssh;
+    /// `folder` is where relative paths start.
+    pub(crate) fn resolve(self, name: NodeName, folder: &Utf8Path) -> Option<Node> {
+        let mut ssh = self.ssh.under(folder);
         ssh.port = self.port.unwrap_or(ssh.port);
         ssh.user = self.user.unwrap_or(ssh.user);
         Some(Node {

@@ -1,10 +1,12 @@
 //! Secrets: the inventory holds only where they come from.
 
-use super::diagnostic::{Diagnostic, nearest};
-use super::schema::{Definitions, Schema};
-use super::setting::{Found, Problems, Value, entries, listed};
-use super::ssh::{Line, LocalPath};
+use camino::Utf8Path;
 use serde_json::json;
+
+use super::diagnostic::{Diagnostic, Wrong, nearest};
+use super::schema::{Definitions, Schema};
+use super::setting::{Found, Problems, Value, entries, listed, text};
+use super::ssh::{Line, LocalPath};
 
 /// Where a secret comes from. Its value is read by [`Secret::resolve`], when it is needed.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -18,12 +20,21 @@ pub enum Secret {
     Command(Vec<Line>),
 }
 
-super::setting::text! {
+impl Secret {
+    pub(crate) fn under(self, folder: &Utf8Path) -> Self {
+        match self {
+            Self::File(path) => Self::File(path.under(folder)),
+            Self::Env(_) | Self::Command(_) => self,
+        }
+    }
+}
+
+text! {
     /// The name of an environment variable.
     pub struct VariableName: "the name of an environment variable", Some("^[A-Za-z_][A-Za-z0-9_]*$"), variable;
 }
 
-fn variable(text: &str) -> Result<String, super::Wrong> {
+fn variable(text: &str) -> Result<String, Wrong> {
     let starts = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
     if starts
         && text
@@ -34,7 +45,7 @@ fn variable(text: &str) -> Result<String, super::Wrong> {
     }
     // The text may be the secret itself: it is not repeated.
     Err(
-        super::Wrong::new("this is not the name of an environment variable")
+        Wrong::new("this is not the name of an environment variable")
             .help("write the name only, without `$`: `{ env = \"JARVIS_SUDO\" }`"),
     )
 }

@@ -22,6 +22,8 @@ pub(crate) type Found<'i> = Spanned<DeValue<'i>>;
 pub(crate) struct Problems {
     pub(crate) found: Vec<Diagnostic>,
     pub(crate) secrets: Vec<Range<usize>>,
+    /// Whether syntax errors may have hidden a part of the document, so that nothing can be said to be missing.
+    pub(crate) incomplete: bool,
 }
 
 impl Problems {
@@ -301,7 +303,7 @@ pub(crate) fn check_keys(
         }
     }
     for (name, required) in known {
-        if *required && !table.contains_key(*name) {
+        if *required && !problems.incomplete && !table.contains_key(*name) {
             problems.push(Diagnostic::error(
                 value.span(),
                 format!("`{name}` is missing here"),

@@ -42,21 +42,46 @@ section! {
     }
 }
 
-/// A file of the workstation, as the inventory names it.
+/// A file of the workstation: absolute, in the home folder (`~/`), or relative to the inventory's folder.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LocalPath(Utf8PathBuf);
 
 impl LocalPath {
-    /// The path as it was written.
+    /// The path, for people: `~/` as it is.
     pub fn as_str(&self) -> &str {
         self.0.as_str()
     }
 
-    /// The path to open: `~/` is the home folder, a relative path starts at the inventory's folder.
-    pub fn resolve(&self, home: &Utf8Path, folder: &Utf8Path) -> Utf8PathBuf {
+    /// The path to open, given the home folder that `~/` stands for.
+    pub fn expand(&self, home: &Utf8Path) -> Utf8PathBuf {
         match self.0.strip_prefix("~") {
             Ok(rest) => home.join(rest),
-            Err(_) => folder.join(&self.0),
+            Err(_) => self.0.clone(),
+        }
+    }
+
+    /// The same file, seen from where `folder` is named from.
+    pub(crate) fn under(self, folder: &Utf8Path) -> Self {
+        if self.0.starts_with("~") {
+            self
+        } else {
+            Self(folder.join(self.0))
+        }
+    }
+}
+
+impl Ssh {
+    /// Lets relative paths start at the inventory's folder.
+    pub(crate) fn under(self, folder: &Utf8Path) -> Self {
+        Self {
+            identity: self
+                .identity
+                .into_iter()
+                .map(|path| path.under(folder))
+                .collect(),
+            sudo_password: self.sudo_password.map(|secret| secret.under(folder)),
+            login_password: self.login_password.map(|secret| secret.under(folder)),
+            ..self
         }
     }
 }
@@ -152,6 +177,6 @@ pub(crate) fn line(text: &str) -> Result<String, Wrong> {
                 .help("write it on one line"),
         )
     } else {
-        Ok(text.trim().to_owned())
+        Ok(text.to_owned())
     }
 }
