@@ -4,3 +4,4 @@
 mod boot;
 mod boot_put;
 mod crash;
+mod deadman;
