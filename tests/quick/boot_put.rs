@@ -4,7 +4,7 @@ use std::fs;
 
 use sha2::{Digest, Sha256};
 
-use crate::crash::{Run, Stage, template};
+use crate::crash::{COUNT, Run, Stage, template};
 
 const OLD: &str = "console=tty1 root=/dev/sda2 rootwait \r\n";
 const NEW: &str = "console=tty1 root=/dev/sda2 rootwait psi=1\n";
@@ -96,7 +96,7 @@ fn writes_the_line_and_keeps_two_copies() {
 
 #[test]
 fn the_power_may_go_at_any_command() {
-    let whole = Card::new().put(OLD, NEW.as_bytes()).commands;
+    let whole = Card::new().put_at(OLD, NEW.as_bytes(), COUNT).commands;
     assert!(whole > 20, "only {whole} commands were counted");
     for at in 1..=whole {
         let card = Card::new();

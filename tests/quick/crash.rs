@@ -38,7 +38,6 @@ const COUNTED: &[&str] = &[
     "stat",
     "sync",
     "tail",
-    "timeout",
     "touch",
     "tr",
     "wc",
@@ -55,17 +54,23 @@ pub struct Run {
     pub code: Option<i32>,
     pub stdout: String,
     pub stderr: String,
-    /// Outside commands started.
+    /// Outside commands started, where they were counted.
     pub commands: usize,
 }
 
+/// "Never", and count.
+pub const COUNT: usize = usize::MAX;
+
 impl Stage {
-    /// With stand-ins for all commands that scripts use; `id` says root.
+    /// With stand-ins for all commands that scripts use; `id` says root, and `timeout` lets things take their time (it
+    /// would move them out of the process group that is killed).
     pub fn new() -> Stage {
         let stage = Stage {
             folder: tempfile::tempdir().unwrap(),
         };
-        fs::create_dir_all(stage.path("bin")).unwrap();
+        for folder in ["own", "counted"] {
+            fs::create_dir(stage.path(folder)).unwrap();
+        }
         for name in COUNTED {
             let real = ["/usr/bin", "/bin"]
                 .iter()
@@ -77,25 +82,31 @@ impl Stage {
             } else {
                 ""
             };
-            stage.stand_in(name, half, &format!("exec {} \"$@\"", real.display()));
+            stage.stand_in(
+                "counted",
+                name,
+                half,
+                &format!("exec {} \"$@\"", real.display()),
+            );
         }
-        stage.stand_in("id", "", "echo 0");
+        stage.command("id", "echo 0");
+        stage.command("timeout", "[ $1 != -k ] || shift 2\nshift\nexec \"$@\"");
         stage
     }
 
     /// A command with a body of its own.
     pub fn command(&self, name: &str, body: &str) {
-        self.stand_in(name, "", body);
+        self.stand_in("own", name, "", body);
     }
 
-    fn stand_in(&self, name: &str, dying: &str, body: &str) {
+    fn stand_in(&self, folder: &str, name: &str, dying: &str, body: &str) {
         let script = format!(
-            "#!/bin/sh\nprintf x >>'{count}'\nread -r at <'{at}'\n\
-             if [ \"$at\" -gt 0 ] && [ \"$(/usr/bin/wc -c <'{count}')\" -ge \"$at\" ]; then {dying}kill -9 0; fi\n{body}\n",
+            "#!/bin/sh\nread -r at <'{at}'\nif [ \"$at\" != 0 ]; then\nprintf x >>'{count}'\n\
+             if [ \"$(/usr/bin/wc -c <'{count}')\" -ge \"$at\" ]; then {dying}kill -9 0; fi\nfi\n{body}\n",
             count = self.path("count").display(),
             at = self.path("at").display(),
         );
-        let path = self.path("bin").join(name);
+        let path = self.path(folder).join(name);
         fs::write(&path, script).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     }
@@ -105,14 +116,20 @@ impl Stage {
         self.folder.path().join(name)
     }
 
-    /// Runs `sh` with these arguments; the power goes at outside command number `at`, 0 is never.
+    /// Runs `sh` with these arguments. The power goes at outside command number `at`; 0 is never, [`COUNT`] is never
+    /// but the commands are counted.
     pub fn sh(&self, arguments: &[&str], stdin: &[u8], at: usize) -> Run {
         fs::write(self.path("count"), "").unwrap();
-        fs::write(self.path("at"), format!("{at}\n")).unwrap();
+        fs::write(self.path("at"), format!("{}\n", at.min(1_000_000))).unwrap();
+        let others = if at == 0 {
+            "/usr/bin:/bin".into()
+        } else {
+            self.path("counted").display().to_string()
+        };
         let mut child = Command::new("/bin/sh")
             .args(arguments)
             .env_clear()
-            .env("PATH", self.path("bin"))
+            .env("PATH", format!("{}:{others}", self.path("own").display()))
             .env("SELFHEAL_ROOT", self.path("root"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -4,4 +4,5 @@
 mod boot;
 mod boot_put;
 mod crash;
+mod deadman;
 mod ssh;

@@ -1,0 +1,10 @@
+//! `selfheal trust`: a re-flashed node shows a new host key; the user compares and pins it.
+
+use clap::Args;
+
+/// Which node.
+#[derive(Debug, Args)]
+pub(super) struct Trust {
+    /// The node's name.
+    node: String,
+}
