@@ -38,8 +38,6 @@ pub enum Goal {
 pub struct Run {
     /// The inventory.
     pub inventory: Arc<Inventory>,
-    /// The inventory's folder, where relative paths start.
-    pub folder: camino::Utf8PathBuf,
     /// What is wanted.
     pub goal: Goal,
     /// The layers in question.

@@ -32,7 +32,9 @@ impl Reboots {
 
     /// The node's run is over; nobody waits for it any more.
     pub fn done(&self, node: &NodeName) {
-        self.workers.send_modify(|workers| drop(workers.remove(node)));
+        self.workers.send_modify(|workers| {
+            workers.remove(node);
+        });
     }
 
     async fn turn(&self, node: &NodeName, role: Role) -> Result<MutexGuard<'_, ()>, NodeError> {

@@ -125,7 +125,6 @@ async fn work(
     let results = watched(options, &mut log, async |events: Events| {
         let run = Arc::new(Run {
             inventory: loaded.inventory.clone(),
-            folder: loaded.folder.clone(),
             goal,
             layers,
             snapshots: Arc::new(snapshots),

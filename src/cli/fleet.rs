@@ -76,7 +76,7 @@ pub(super) async fn observe(
 ) -> Result<Outcomes<Reached>, Failure> {
     let asked = nodes.iter().map(|node| (node.clone(), layer::questions(&loaded.inventory, node, layers))).collect();
     let observing = watched(options, log, async |events| {
-        fleet::observe(asked, &loaded.folder, options.parallel, prompt(), &events).await
+        fleet::observe(asked, options.parallel, prompt(), &events).await
     });
     interruptible(observing).await
 }

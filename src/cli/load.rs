@@ -2,20 +2,19 @@
 
 use std::sync::Arc;
 
-use camino::{Utf8Path, Utf8PathBuf};
+use camino::Utf8PathBuf;
 
 use super::exit::Exit;
 use super::output::Failure;
 use super::Options;
-use crate::inventory::{self, Inventory, Node, PublicKey};
+use crate::inventory::{self, Inventory, Node};
 
 /// Where the inventory is looked for.
 const PLACES: [&str; 2] = ["inventory/homelab.toml", "homelab.toml"];
 
-/// A valid inventory and where it lies.
+/// A valid inventory.
 pub(super) struct Loaded {
     pub(super) inventory: Arc<Inventory>,
-    pub(super) folder: Utf8PathBuf,
 }
 
 /// Finds, reads and validates the inventory. Warnings go to stderr; errors end the command before any node hears of it.
@@ -28,8 +27,7 @@ pub(super) fn load(options: &Options) -> Result<Loaded, Failure> {
             None => Failure::new(Exit::Usage, invalid.to_string()),
         }
     })?;
-    let folder = file.parent().filter(|folder| !folder.as_str().is_empty()).unwrap_or(Utf8Path::new("."));
-    Ok(Loaded { inventory: Arc::new(loaded.inventory), folder: folder.to_owned() })
+    Ok(Loaded { inventory: Arc::new(loaded.inventory) })
 }
 
 /// The inventory's file: the one named, or the first of the usual places.

@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use camino::Utf8Path;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -42,7 +41,6 @@ pub type Outcomes<T> = BTreeMap<NodeName, Result<T, NodeError>>;
 /// down does not hold back the others.
 pub async fn observe(
     nodes: Vec<(Node, Questions)>,
-    folder: &Utf8Path,
     parallel: usize,
     prompt: Arc<dyn Prompt>,
     events: &Events,
@@ -51,12 +49,11 @@ pub async fn observe(
     let mut tasks = JoinSet::new();
     for (node, questions) in nodes {
         let (turns, prompt, events) = (turns.clone(), prompt.clone(), events.clone());
-        let folder = folder.to_owned();
         tasks.spawn(async move {
             let _turn = turns.acquire().await;
             let name = node.name.clone();
             events.send(Event::Connecting { node: name.to_string() });
-            let reached = reach(node, &folder, &questions, &prompt).await;
+            let reached = reach(node, &questions, &prompt).await;
             match &reached {
                 Ok(_) => events.send(Event::Observed { node: name.to_string() }),
                 Err(error) => events.send(Event::Failed { node: name.to_string(), error: error.chain() }),
@@ -75,11 +72,10 @@ pub async fn observe(
 
 async fn reach(
     node: Node,
-    folder: &Utf8Path,
     questions: &Questions,
     prompt: &Arc<dyn Prompt>,
 ) -> Result<Reached, NodeError> {
-    let target = target(&node, folder).await?;
+    let target = target(&node).await?;
     let session = ssh::connect(&target, prompt).await?;
     let snapshot = probe(&session, questions).await?;
     Ok(Reached { node, target, session, snapshot })

@@ -24,12 +24,14 @@ const CLOUD: Template = landing!("/etc/cloud/cloud.cfg.d/99-selfheal-hostname.cf
 const RPI_SWAP: Template = landing!("/etc/rpi/swap.conf.d/60-selfheal.conf");
 const DEAD_MAN: Template = landing!("/usr/local/libexec/selfheal/deadman");
 const DEAD_MAN_SERVICE: Template = landing!("/etc/systemd/system/selfheal-deadman.service");
+const DEAD_MAN_BOOT: Template = landing!("/etc/systemd/system/selfheal-deadman-boot.service");
 const DEAD_MAN_TIMER: Template = landing!("/etc/systemd/system/selfheal-deadman.timer");
 const FIREWALL: Template = landing!("/etc/selfheal/firewall.nft");
 const FIREWALL_SERVICE: Template = landing!("/etc/systemd/system/selfheal-firewall.service");
 
-const FILES: [Template; 13] = [
-    SSHD, SYSCTL, JOURNALD, TIMESYNCD, MODULES, UPGRADES, CLOUD, RPI_SWAP, DEAD_MAN, DEAD_MAN_SERVICE, DEAD_MAN_TIMER,
+const FILES: [Template; 14] = [
+    SSHD, SYSCTL, JOURNALD, TIMESYNCD, MODULES, UPGRADES, CLOUD, RPI_SWAP, DEAD_MAN, DEAD_MAN_SERVICE, DEAD_MAN_BOOT,
+    DEAD_MAN_TIMER,
     FIREWALL, FIREWALL_SERVICE,
 ];
 
@@ -93,8 +95,13 @@ pub(super) fn questions(_: &Inventory, node: &Node) -> Questions {
     }
 }
 
-const UNITS: [&str; 4] =
-    ["systemd-timesyncd.service", "dphys-swapfile.service", "selfheal-deadman.service", "selfheal-firewall.service"];
+const UNITS: [&str; 5] = [
+    "systemd-timesyncd.service",
+    "dphys-swapfile.service",
+    "selfheal-deadman-boot.service",
+    "selfheal-deadman.timer",
+    "selfheal-firewall.service",
+];
 
 /// The recipe.
 pub(super) fn desired(inventory: &Inventory, node: &Node, snapshot: &Snapshot) -> Result<Vec<Resource>, Refusal> {
@@ -233,9 +240,10 @@ fn dead_man(resources: &mut Vec<Resource>) {
     resources.push(folder("/usr/local/libexec"));
     resources.push(folder("/usr/local/libexec/selfheal"));
     resources.push(verbatim(LAYER, DEAD_MAN, 0o755));
-    resources.push(verbatim(LAYER, DEAD_MAN_SERVICE, 0o644));
-    resources.push(verbatim(LAYER, DEAD_MAN_TIMER, 0o644));
-    resources.push(want(Wanted::Enabled("selfheal-deadman.service".into())));
+    resources.extend([DEAD_MAN_SERVICE, DEAD_MAN_BOOT, DEAD_MAN_TIMER].map(|unit| verbatim(LAYER, unit, 0o644)));
+    for unit in ["selfheal-deadman-boot.service", "selfheal-deadman.timer"] {
+        resources.push(want(Wanted::Enabled(unit.into())));
+    }
 }
 
 /// Who may log in. Keys first, then sshd, whose first value wins over cloud-init's drop-in (domain.md §3.1).
