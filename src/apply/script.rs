@@ -9,7 +9,7 @@ use camino::Utf8Path;
 use crate::node::ledger::Ledger;
 use crate::node::quote;
 use crate::plan::Step;
-use crate::resource::change::{Action, Effect, Expect, FileWrite, Phase};
+use crate::resource::change::{Action, Effect, Expect, FileWrite};
 
 const FUNCTIONS: &str = include_str!("../../templates/session/step.sh");
 const BOOT_FUNCTIONS: &str = include_str!("../../templates/session/boot.sh");
@@ -60,7 +60,7 @@ pub fn step(step: &Step<'_>, ledger: &Ledger, guard: Option<&Guard>, holder: &Ho
     step.changes.iter().flat_map(|change| &change.releases).for_each(|id| left.release(id));
 
     let mut actions: Vec<&Action> = step.changes.iter().flat_map(|change| &change.actions).collect();
-    actions.sort_by_key(|action| order(action, step.phase));
+    actions.sort_by_key(|action| order(action));
     let mut body = Body::default();
     body.call("require_space", &[&space(&actions).to_string()]);
     actions.iter().for_each(|action| body.expectation(action));
@@ -76,12 +76,40 @@ pub fn step(step: &Step<'_>, ledger: &Ledger, guard: Option<&Guard>, holder: &Ho
         body.here("put_state ledger", &owning.to_string());
     }
     body.packages(&actions);
+    body.attempt_for("systemctl disable --no-reload", &actions, |action| match action {
+        Action::Disable(unit) => Some(unit),
+        _ => None,
+    });
+    body.attempt_for("systemctl stop", &actions, |action| match action {
+        Action::Stop(unit) => Some(unit),
+        _ => None,
+    });
     actions.iter().for_each(|action| body.make_so(action));
     body.line("commit");
+    body.attempt_for("apt-mark hold", &actions, |action| match action {
+        Action::Hold(name) => Some(name),
+        _ => None,
+    });
+    body.attempt_for("apt-mark unhold", &actions, |action| match action {
+        Action::Unhold(name) => Some(name),
+        _ => None,
+    });
+    body.attempt_for("modprobe -a", &actions, |action| match action {
+        Action::LoadModule(name) => Some(name),
+        _ => None,
+    });
+    body.attempt_for("systemctl enable --no-reload", &actions, |action| match action {
+        Action::Enable(unit) => Some(unit),
+        _ => None,
+    });
     if step.effects.contains(&Effect::DaemonReload) || actions.iter().any(|action| is_unit(action)) {
-        body.line("attempt 'systemctl daemon-reload' 90 systemctl daemon-reload");
+        body.line("attempt 'systemctl daemon-reload' 120 systemctl daemon-reload");
     }
     actions.iter().for_each(|action| body.set(action));
+    body.attempt_for("systemctl start", &actions, |action| match action {
+        Action::Start(unit) => Some(unit),
+        _ => None,
+    });
     if let Some(guard) = guard {
         body.prove(guard, holder);
     }
@@ -99,12 +127,13 @@ pub fn step(step: &Step<'_>, ledger: &Ledger, guard: Option<&Guard>, holder: &Ho
         body.here("put_state ledger", &left.to_string());
     }
     actions.iter().for_each(|action| body.forget(action));
+    body.line(&format!("renew_lease {BETWEEN_STEPS}"));
     (whole(&body.text, STEP_SECONDS, holder, nonce), left)
 }
 
 /// A script that renews the lease between steps, so that a run that lives keeps its turn.
 pub fn renew(holder: &Holder, nonce: &str) -> String {
-    whole("", 120, holder, nonce)
+    whole("", BETWEEN_STEPS, holder, nonce)
 }
 
 /// A script that gives the node free for the next run.
@@ -144,33 +173,30 @@ fn whole(body: &str, seconds: u64, holder: &Holder, nonce: &str) -> String {
     format!(
         "{{\nexport LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\ntrap '' HUP PIPE\n\
          nonce={nonce} token={token} step_seconds={seconds} dead_token={dead}\nholder={who}\n\
-         {FUNCTIONS}\n{BOOT_FUNCTIONS}\nstep() {{\nframe begin\ntake_lease\n{body}renew_lease {BETWEEN_STEPS}\nframe end\n}}\nstep </dev/null\nexit 0\n}}\n",
+         {FUNCTIONS}\n{BOOT_FUNCTIONS}\nstep() {{\nframe begin\ntake_lease\n{body}frame end\n}}\nstep </dev/null\nexit 0\n}}\n",
         token = quote(&holder.token),
         dead = quote(holder.dead.as_deref().unwrap_or("-")),
         who = quote(&holder.who.replace('\n', " ")),
     )
 }
 
-/// Files first, then what uses them; when things leave, what uses files first.
-fn order(action: &Action, phase: Phase) -> u8 {
-    let uses = match action {
-        Action::MakeDirectory(_) | Action::Hold(_) | Action::Unhold(_) => 0,
+/// Folders before the files in them, and after them when they go; then what takes effect at once.
+fn order(action: &Action) -> u8 {
+    match action {
+        Action::MakeDirectory(_) => 0,
         Action::Write(_) | Action::Remove(..) | Action::RestoreOriginal(..) | Action::WriteBoot(..) => 1,
         Action::RemoveDirectory(_) => 2,
-        Action::LoadModule(_) => 3,
-        Action::SetSysctl(..) => 4,
-        Action::Disable(_) | Action::Stop(_) => 5,
-        Action::Enable(_) => 6,
-        _ => 7,
-    };
-    if phase == Phase::Removals && matches!(action, Action::Disable(_) | Action::Stop(_)) { 0 } else { uses }
+        _ => 3,
+    }
 }
 
+/// Whether systemd has to read its unit files again: a unit's file or its enablement changes.
 fn is_unit(action: &Action) -> bool {
     let unit = |path: &Utf8Path| path.starts_with("/etc/systemd/system");
     match action {
         Action::Write(write) => unit(&write.path),
         Action::Remove(path, _) | Action::RestoreOriginal(path, _) => unit(path),
+        Action::Enable(_) | Action::Disable(_) => true,
         _ => false,
     }
 }
@@ -261,17 +287,14 @@ impl Body {
             Action::RemoveDirectory(path) => {
                 self.call("rmdir --ignore-fail-on-non-empty --", &[path.as_str()]);
             }
-            Action::Disable(unit) => self.attempt("systemctl disable", unit),
-            Action::Stop(unit) => self.attempt("systemctl stop", unit),
             Action::WriteBoot(path, content, expect) => {
                 let hash = match expect {
                     Expect::Sha256(hash) => hash.as_str(),
                     Expect::Absent => "absent",
                 };
                 let content = BASE64_STANDARD.encode(content);
-                self.call("boot_put", &[path.as_str(), hash, "/var/lib/selfheal/boot-backup"]);
-                self.text.pop();
-                let _ = writeln!(self.text, " <<'EOF' || stop 1 'the boot file was not written'\n{content}\nEOF");
+                let put = [path.as_str(), hash, "/var/lib/selfheal/boot-backup"].map(quote).join(" ");
+                let _ = writeln!(self.text, "base64 -d <<'EOF' | boot_put {put} || exit\n{content}\nEOF");
             }
             _ => {}
         }
@@ -280,25 +303,29 @@ impl Body {
     /// What takes effect at once, after the files are in place.
     fn set(&mut self, action: &Action) {
         match action {
-            Action::LoadModule(name) => self.call("attempt", &[&format!("modprobe {name}"), "60", "modprobe", name]),
             Action::SetSysctl(key, value) => self.call("set_sysctl", &[key, value]),
             Action::SetHostname(name) => self.call("set_hostname", &[name]),
             Action::SwapOff => self.line("swap_off"),
             Action::SwapOn => self.line("swapon -a"),
-            Action::Enable(unit) => self.attempt("systemctl enable", unit),
-            Action::Start(unit) => self.attempt("systemctl start", unit),
-            Action::Hold(name) => self.attempt("apt-mark hold", name),
-            Action::Unhold(name) => self.attempt("apt-mark unhold", name),
             _ => {}
         }
     }
 
-    fn attempt(&mut self, command: &str, name: &str) {
-        let words: Vec<&str> = command.split(' ').collect();
-        let what = format!("{command} {name}");
-        let mut arguments = vec![what.as_str(), "90"];
-        arguments.extend(words);
-        arguments.push(name);
+    /// One command for all that it is wanted for: systemctl reads everything again after each of its calls.
+    fn attempt_for<'a>(
+        &mut self,
+        command: &str,
+        actions: &[&'a Action],
+        wanted: impl Fn(&'a Action) -> Option<&'a String>,
+    ) {
+        let names: Vec<&str> = actions.iter().filter_map(|action| wanted(action)).map(String::as_str).collect();
+        if names.is_empty() {
+            return;
+        }
+        let what = format!("{command} {}", names.join(" "));
+        let mut arguments = vec![what.as_str(), "120"];
+        arguments.extend(command.split(' '));
+        arguments.extend(names);
         self.call("attempt", &arguments);
     }
 

@@ -82,12 +82,14 @@ pub enum Kind {
     Hostname,
     /// Swap devices and files in use.
     Swap,
+    /// The kernel command line; what is owned of it are [`Kind::BootToken`]s.
+    CommandLine,
     /// A token of the kernel command line.
     BootToken,
 }
 
 impl Kind {
-    const ALL: [(Kind, &str); 11] = [
+    const ALL: [(Kind, &str); 12] = [
         (Kind::File, "file"),
         (Kind::Directory, "directory"),
         (Kind::Edit, "edit"),
@@ -98,6 +100,7 @@ impl Kind {
         (Kind::Module, "module"),
         (Kind::Hostname, "hostname"),
         (Kind::Swap, "swap"),
+        (Kind::CommandLine, "command-line"),
         (Kind::BootToken, "boot-token"),
     ];
 

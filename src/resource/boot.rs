@@ -90,7 +90,7 @@ pub fn compare(layer: LayerName, wanted: &[Token], snapshot: &Snapshot) -> Resul
     };
     Ok(Some(Change {
         layer,
-        id: Id::new(Kind::BootToken, file.path.as_str()),
+        id: Id::new(Kind::CommandLine, file.path.as_str()),
         verb,
         view,
         phase: Phase::Boot,

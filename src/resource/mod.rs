@@ -91,7 +91,7 @@ impl Resource {
             Wanted::Running(name) | Wanted::Enabled(name) | Wanted::Stopped(name) => Id::new(Kind::Unit, name),
             Wanted::Hostname(_) => Id::new(Kind::Hostname, "hostname"),
             Wanted::NoSwap => Id::new(Kind::Swap, "swap"),
-            Wanted::BootTokens(_) => Id::new(Kind::BootToken, "command line"),
+            Wanted::BootTokens(_) => Id::new(Kind::CommandLine, "command line"),
         }
     }
 }

@@ -16,6 +16,7 @@ stop() { # CODE MESSAGE
 	stop_code=$1
 	shift
 	printf '%s\n' "$*" >&2
+	[ "$stop_code" -eq $held ] || renew_lease 60
 	exit "$stop_code"
 }
 
