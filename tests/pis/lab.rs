@@ -59,8 +59,10 @@ fn a_fresh_pi_has_the_habits_of_raspberry_pi_os() {
             .contains("\npasswordauthentication yes\n")
     );
     assert_ne!(pi.ok("tail -n +2 /proc/swaps").unwrap(), "");
-    pi.ok("test -d /run/log/journal && ! test -d /var/log/journal")
-        .unwrap();
+    pi.ok(
+        "id=$(cat /etc/machine-id); test -d /run/log/journal/$id && ! test -d /var/log/journal/$id",
+    )
+    .unwrap();
     pi.ok("test -c /dev/watchdog0 && systemctl is-active triggerhappy dphys-swapfile")
         .unwrap();
 
