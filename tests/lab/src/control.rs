@@ -296,3 +296,33 @@ fn status(pi: &Pi) -> Status {
         folder: path(pi.folder()),
     }
 }
+
+/// An inventory for selfheal: the first of the Pis is the control plane, the others are workers.
+#[must_use]
+pub fn inventory(pis: &[Status]) -> String {
+    // Debug writes a string as a TOML basic string needs it, for what occurs in paths and keys.
+    let identity = pis
+        .first()
+        .map(|pi| format!("identity = [{:?}]\n", pi.identity))
+        .unwrap_or_default();
+    let head = format!("[cluster]\nname = \"demo\"\n\n[ssh]\nuser = \"pi\"\n{identity}");
+    let nodes = pis.iter().enumerate().map(|(index, pi)| {
+        let role = if index == 0 {
+            "control-plane"
+        } else {
+            "worker"
+        };
+        let Status {
+            name,
+            host,
+            port,
+            host_key,
+            ..
+        } = pi;
+        format!(
+            "\n[nodes.{name}]\nhost = \"{host}\"\nport = {port}\nrole = \"{role}\"\n\
+             model = \"virtual\"\nhost_key = \"{host_key}\"\n"
+        )
+    });
+    head + &nodes.collect::<String>()
+}

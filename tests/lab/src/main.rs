@@ -6,7 +6,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Result, ensure};
 use clap::{Parser, Subcommand};
 use selfheal_lab::Lab;
-use selfheal_lab::control::{Request, Status, Table};
+use selfheal_lab::control::{self, Request, Status, Table};
 
 /// Virtual Raspberry Pis: real Debian, a boot partition, a watchdog, and a plug to pull.
 #[derive(Debug, Parser)]
@@ -88,6 +88,8 @@ enum Action {
         #[arg(long)]
         json: bool,
     },
+    /// Print a selfheal inventory of the Pis: the first one is the control plane
+    Inventory,
     /// Build image, repository and snapshot now, if they are missing
     Build,
     #[command(hide = true)]
@@ -146,6 +148,10 @@ fn run(action: Action) -> Result<()> {
             } else {
                 print_table(&statuses);
             }
+            Ok(())
+        }
+        Action::Inventory => {
+            print!("{}", control::inventory(&statuses(&table)?));
             Ok(())
         }
         Action::Build => Lab::new().map(drop),

@@ -179,6 +179,16 @@ impl Pi {
         Ok(new)
     }
 
+    /// Waits until its console has shown this text.
+    ///
+    /// # Errors
+    /// When it has not within the limit.
+    pub fn wait_for_console(&self, text: &str, limit: Duration) -> Result<()> {
+        self.wait(limit, &format!("'{text}' on the console"), || {
+            Ok(self.serial_log().contains(text))
+        })
+    }
+
     fn wait(
         &self,
         limit: Duration,
