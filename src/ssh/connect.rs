@@ -256,14 +256,23 @@ fn timed_out(peer: &Peer, stage: Stage, patience: &Patience) -> ConnectError {
 }
 
 fn handshake_failed(peer: Box<Peer>, error: russh::Error) -> ConnectError {
-    let source = match error {
-        russh::Error::HUP | russh::Error::Disconnect => {
-            "the other side closed the connection".into()
-        }
-        russh::Error::Version => "what answers does not speak SSH 2".into(),
-        error => error.into(),
-    };
+    let source = ending(&error).into();
     ConnectError::Handshake { peer, source }
+}
+
+/// Why a connection ended, in words of ours where the library's are terse.
+fn ending(error: &russh::Error) -> String {
+    match error {
+        russh::Error::HUP | russh::Error::Disconnect => {
+            "the other side closed the connection".to_owned()
+        }
+        russh::Error::IO(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+            "the other side closed the connection".to_owned()
+        }
+        russh::Error::Version => "what answers does not speak SSH 2".to_owned(),
+        russh::Error::KeepaliveTimeout => "no sign of life from the other side".to_owned(),
+        error => error.to_string(),
+    }
 }
 
 /// The types of known keys first, so that the server shows a key that can be compared; no SHA-1.
@@ -374,13 +383,7 @@ impl client::Handler for Gate {
             DisconnectReason::ReceivedDisconnect(info) => {
                 format!("the server said: {}", info.message)
             }
-            DisconnectReason::Error(russh::Error::KeepaliveTimeout) => {
-                "no sign of life from the node".to_owned()
-            }
-            DisconnectReason::Error(russh::Error::HUP | russh::Error::Disconnect) => {
-                "the other side closed the connection".to_owned()
-            }
-            DisconnectReason::Error(error) => error.to_string(),
+            DisconnectReason::Error(error) => ending(&error),
         };
         self.notes.lock().farewell = Some(farewell);
         Ok(())

@@ -35,17 +35,23 @@ enum Stored {
         text: Zeroizing<String>,
         public: Option<PublicKey>,
     },
+    /// Only the public half is here: it names a key of the agent's.
+    Public(PublicKey),
 }
 
 impl KeyFile {
     /// Reads a key file. `None` if there is no such file; an error tells why it is of no use.
     pub(super) fn read(path: &Utf8Path) -> Result<Option<Self>, String> {
-        let text = match std::fs::read_to_string(path) {
+        let path = path.to_owned();
+        let beside = || russh::keys::load_public_key(format!("{path}.pub")).ok();
+        let text = match std::fs::read_to_string(&path) {
             Ok(text) => Zeroizing::new(text),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let public = beside().map(Stored::Public);
+                return Ok(public.map(|key| Self { path, key }));
+            }
             Err(error) => return Err(error.to_string()),
         };
-        let path = path.to_owned();
         let key = if text.contains("BEGIN OPENSSH PRIVATE KEY") {
             let key =
                 PrivateKey::from_openssh(text.as_bytes()).map_err(|error| error.to_string())?;
@@ -55,14 +61,23 @@ impl KeyFile {
                 Stored::Open(key)
             }
         } else if text.contains("ENCRYPTED") {
-            let public = russh::keys::load_public_key(format!("{path}.pub")).ok();
+            let public = beside();
             Stored::SealedPem { text, public }
-        } else {
+        } else if text.contains("PRIVATE KEY") {
             Stored::Open(
                 russh::keys::decode_secret_key(&text, None).map_err(|error| error.to_string())?,
             )
+        } else {
+            let public =
+                PublicKey::from_openssh(text.trim()).map_err(|_| "not a key file".to_owned())?;
+            Stored::Public(public)
         };
         Ok(Some(Self { path, key }))
+    }
+
+    /// Whether it can sign, with a passphrase perhaps.
+    pub(super) fn is_private(&self) -> bool {
+        !matches!(self.key, Stored::Public(_))
     }
 
     pub(super) fn path(&self) -> &Utf8Path {
@@ -74,6 +89,7 @@ impl KeyFile {
         match &self.key {
             Stored::Open(key) | Stored::Sealed(key) => Some(key.public_key()),
             Stored::SealedPem { public, .. } => public.as_ref(),
+            Stored::Public(key) => Some(key),
         }
     }
 
@@ -85,6 +101,7 @@ impl KeyFile {
             Stored::SealedPem { text, .. } => {
                 russh::keys::decode_secret_key(text, Some(passphrase)).ok()
             }
+            Stored::Public(_) => None,
         }
     }
 }

@@ -111,26 +111,22 @@ impl Login<'_> {
             MAX_TRIES
         };
         for candidate in candidates {
-            if !self.may_try(MethodKind::PublicKey) {
+            if !self.methods_include(MethodKind::PublicKey) {
                 break;
             }
-            if self.failures >= tries {
+            if self.failures >= tries || self.link.handle.is_closed() {
                 self.left_out += 1;
-                continue;
-            }
-            if let Some(method) = self.offer(candidate, agent.as_mut()).await {
+            } else if let Some(method) = self.offer(candidate, agent.as_mut()).await {
                 return Some(method);
             }
         }
         self.passwords().await
     }
 
-    fn may_try(&self, kind: MethodKind) -> bool {
-        !self.link.handle.is_closed()
-            && self
-                .methods
-                .as_ref()
-                .is_none_or(|methods| methods.contains(&kind))
+    /// Whether the server takes this method, as far as it has said so. A server that is gone has named none.
+    fn methods_include(&self, kind: MethodKind) -> bool {
+        let named = self.methods.as_ref().filter(|methods| !methods.is_empty());
+        named.is_none_or(|methods| methods.contains(&kind))
     }
 
     async fn agent(&self) -> Option<AgentClient<UnixStream>> {
@@ -180,16 +176,24 @@ impl Login<'_> {
         }
         first.sort_by_key(|(position, _)| *position);
         let in_agent: Vec<usize> = first.iter().map(|(position, _)| *position).collect();
-        let missing = files
-            .into_iter()
-            .enumerate()
-            .filter(|(position, _)| !in_agent.contains(position));
+        let mut missing = Vec::new();
+        for (position, file) in files.into_iter().enumerate() {
+            if in_agent.contains(&position) {
+                continue;
+            }
+            if file.is_private() {
+                missing.push(file);
+            } else {
+                self.tried
+                    .push(format!("{} (the agent does not hold it)", file.path()));
+            }
+        }
         first
             .into_iter()
             .map(|(_, identity)| identity)
             .chain(others)
             .map(Candidate::Agent)
-            .chain(missing.map(|(_, file)| Candidate::File(file)))
+            .chain(missing.into_iter().map(Candidate::File))
             .collect()
     }
 
@@ -305,8 +309,8 @@ impl Login<'_> {
         for _ in 0..MAX_PASSWORDS {
             let kind = [MethodKind::Password, MethodKind::KeyboardInteractive]
                 .into_iter()
-                .find(|kind| self.may_try(*kind))?;
-            if self.failures >= MAX_TRIES {
+                .find(|kind| self.methods_include(*kind))?;
+            if self.failures >= MAX_TRIES || self.link.handle.is_closed() {
                 return None;
             }
             let password = match given.take() {

@@ -42,7 +42,8 @@ impl Session {
     }
 
     /// Runs a POSIX sh script as root and waits for it. Its stdout is what the script wrote: chatter of the login shell
-    /// before it is cut off. The locale is C. Stdin is the script itself: a command in it that reads stdin eats the rest.
+    /// before it is cut off. The locale is C. Its stdin is the script itself and belongs to the shell: a command that
+    /// reads stdin needs `</dev/null` or a here-document.
     ///
     /// # Errors
     /// See [`ExecError`]. A script that fails is no error but an [`Output`].

@@ -318,6 +318,15 @@ impl FakeNode {
             .unwrap_or_default()
     }
 
+    /// All host keys, each as `TYPE BASE64`.
+    #[must_use]
+    pub fn host_keys(&self) -> Vec<String> {
+        lock(&self.shared.host_keys)
+            .iter()
+            .map(public_line)
+            .collect()
+    }
+
     /// Replaces the host keys, as a re-flash does.
     ///
     /// # Errors

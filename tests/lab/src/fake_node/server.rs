@@ -92,7 +92,11 @@ impl Connection {
         if self.failures >= self.shared.config.max_auth_tries {
             self.fate.cut();
         }
-        Ok(Auth::reject())
+        // A method that failed may be tried again, as with sshd.
+        Ok(Auth::Reject {
+            proceed_with_methods: Some(methods(&self.shared.config).as_slice().into()),
+            partial_success: false,
+        })
     }
 
     fn authorized(&self, key: &PublicKey) -> bool {
