@@ -2,7 +2,7 @@
 
 use camino::{Utf8Path, Utf8PathBuf};
 use toml::Spanned;
-use toml::de::{DeTable, DeValue, Error};
+use toml::de::{DeTable, DeValue};
 
 use super::boot::Boot;
 use super::diagnostic::Diagnostic;
@@ -15,7 +15,7 @@ use super::schema::{Definitions, Schema};
 use super::setting::{Found, Problems, Setting, entries, section, table};
 use super::ssh::Ssh;
 use super::version::Versions;
-use super::{Inventory, mask};
+use super::{Inventory, mask, syntax};
 
 section! {
     /// The cluster.
@@ -48,7 +48,7 @@ section! {
 pub(crate) struct Nodes;
 
 impl Setting for Nodes {
-    const REQUIRED: bool = true;
+    const REQUIRED: Option<&'static str> = Some("a table for each Pi: `[nodes.jarvis]`");
 
     fn schema(definitions: &mut Definitions) -> Schema {
         let node = NodeSection::schema(definitions);
@@ -82,34 +82,32 @@ pub fn parse(file: impl Into<Utf8PathBuf>, text: &[u8]) -> (Option<Inventory>, R
         }
     };
     let (document, errors) = DeTable::parse_recoverable(source);
-    let broken = !errors.is_empty();
-    let syntax: Vec<Diagnostic> = errors
-        .into_iter()
-        .map(|error| syntax_error(source, &error))
-        .collect();
+    let syntax = syntax::errors(source, &errors);
     let span = document.span();
     let document = Spanned::new(span, DeValue::Table(document.into_inner()));
     let mut problems = Problems {
-        incomplete: broken,
+        incomplete: !syntax.is_empty(),
         ..Problems::default()
     };
     let file = file.into();
     let folder = file.parent().unwrap_or(Utf8Path::new(""));
     let inventory = read(&document, folder, &mut problems);
 
-    let mut found = problems.found;
-    found.retain(|found| {
-        !syntax
-            .iter()
-            .any(|error| same_line(source, found.span.start, error.span.start))
-    });
-    found.extend(syntax);
-    found.sort_by_key(|found| (found.span.start, found.span.end));
-    found.dedup();
     let mut secrets = problems.secrets;
     mask::suspects(&document, &mut secrets);
+    let masked = mask::secrets(source, &secrets, !syntax.is_empty());
+    let mut found = problems.found;
+    found.retain(|found| !syntax::hides(source, &syntax, found));
+    found.extend(syntax);
+    found.sort_by(|one, other| {
+        let key = |found: &Diagnostic| (found.span.start, found.span.end);
+        key(one)
+            .cmp(&key(other))
+            .then_with(|| one.message.cmp(&other.message))
+    });
+    found.dedup();
     let valid = !found.iter().any(Diagnostic::is_error);
-    let report = Report::new(file, mask::secrets(source, &secrets, broken), found);
+    let report = Report::new(file, masked, found);
     (inventory.filter(|_| valid), report)
 }
 
@@ -151,34 +149,6 @@ fn read(document: &Found<'_>, folder: &Utf8Path, problems: &mut Problems) -> Opt
         versions: root.versions,
         nodes,
     })
-}
-
-/// What the TOML parser says, in a place that can be shown.
-fn syntax_error(source: &str, error: &Error) -> Diagnostic {
-    let span = error.span().unwrap_or_default();
-    let boundary = |at: usize| {
-        (0..=at.min(source.len()))
-            .rev()
-            .find(|at| source.is_char_boundary(*at))
-            .unwrap_or(0)
-    };
-    let start = boundary(span.start);
-    let found = Diagnostic::error(
-        start..boundary(span.end).max(start),
-        error.message().replace(", expected nothing", ""),
-    );
-    match error.message() {
-        "duplicate key" => {
-            found.help("each key and each `[table]` stands once; put its contents together")
-        }
-        _ => found,
-    }
-}
-
-fn same_line(source: &str, one: usize, other: usize) -> bool {
-    source
-        .get(one.min(other)..one.max(other))
-        .is_none_or(|between| !between.contains('\n'))
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ mod select;
 mod setting;
 mod ssh;
 mod sshd;
+mod syntax;
 mod sysctl;
 mod version;
 

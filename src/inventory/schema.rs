@@ -73,6 +73,27 @@ impl Definitions {
     }
 }
 
+/// The section that has a key of this name, as a path of tables.
+pub(crate) fn home(key: &str) -> Option<String> {
+    fn search(schema: &Value, section: &Value, path: &str, key: &str) -> Option<String> {
+        let properties = section["properties"].as_object()?;
+        if !path.is_empty() && properties.contains_key(key) {
+            return Some(path.to_owned());
+        }
+        properties.iter().find_map(|(name, property)| {
+            let section = property["$ref"].as_str()?.rsplit('/').next()?;
+            let path = if path.is_empty() {
+                name.clone()
+            } else {
+                format!("{path}.{name}")
+            };
+            search(schema, &schema["definitions"][section], &path, key)
+        })
+    }
+    let schema = super::schema();
+    search(&schema, &schema, "", key)
+}
+
 fn described(key: Key) -> Value {
     let mut schema = key.schema;
     // Beside a `$ref` draft 7 ignores everything; the section has its own description.
