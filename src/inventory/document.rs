@@ -7,15 +7,17 @@ use toml::de::{DeTable, DeValue};
 use super::boot::Boot;
 use super::diagnostic::Diagnostic;
 use super::hardening::Hardening;
+use super::lines::Lines;
 use super::name::{ClusterName, NodeName};
 use super::node::NodeSection;
 use super::report::Report;
 use super::rules::{self, Draft};
 use super::schema::{Definitions, Schema};
-use super::setting::{Found, Problems, Setting, entries, section, table};
+use super::setting::{Found, Problems, Setting, Text, entries, section, table};
 use super::ssh::Ssh;
+use super::syntax::Syntax;
 use super::version::Versions;
-use super::{Inventory, mask, syntax};
+use super::{Inventory, mask};
 
 section! {
     /// The cluster.
@@ -52,7 +54,12 @@ impl Setting for Nodes {
 
     fn schema(definitions: &mut Definitions) -> Schema {
         let node = NodeSection::schema(definitions);
-        serde_json::json!({ "type": "object", "additionalProperties": node })
+        serde_json::json!({
+            "type": "object",
+            "propertyNames": { "pattern": NodeName::PATTERN },
+            "minProperties": 1,
+            "additionalProperties": node,
+        })
     }
 
     fn over(self, _: &Found<'_>, _: &mut Problems) -> Self {
@@ -82,11 +89,13 @@ pub fn parse(file: impl Into<Utf8PathBuf>, text: &[u8]) -> (Option<Inventory>, R
         }
     };
     let (document, errors) = DeTable::parse_recoverable(source);
-    let syntax = syntax::errors(source, &errors);
+    let lines = Lines::of(source);
+    let syntax = Syntax::new(source, &lines, &errors);
+    let broken = !syntax.errors.is_empty();
     let span = document.span();
     let document = Spanned::new(span, DeValue::Table(document.into_inner()));
     let mut problems = Problems {
-        incomplete: !syntax.is_empty(),
+        incomplete: broken,
         ..Problems::default()
     };
     let file = file.into();
@@ -95,10 +104,10 @@ pub fn parse(file: impl Into<Utf8PathBuf>, text: &[u8]) -> (Option<Inventory>, R
 
     let mut secrets = problems.secrets;
     mask::suspects(&document, &mut secrets);
-    let masked = mask::secrets(source, &secrets, !syntax.is_empty());
+    let masked = mask::secrets(source, &secrets, broken);
     let mut found = problems.found;
-    found.retain(|found| !syntax::hides(source, &syntax, found));
-    found.extend(syntax);
+    found.retain(|found| !syntax.hides(&lines, found));
+    found.extend(syntax.errors);
     found.sort_by(|one, other| {
         let key = |found: &Diagnostic| (found.span.start, found.span.end);
         key(one)

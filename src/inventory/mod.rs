@@ -10,6 +10,7 @@ mod document;
 mod hardening;
 mod key;
 mod label;
+mod lines;
 mod mask;
 mod name;
 mod node;
@@ -26,6 +27,7 @@ mod sshd;
 mod syntax;
 mod sysctl;
 mod version;
+pub mod write;
 
 pub use address::{Cidr, HostAddress, Jump, NodeAddress, Port, PortRule, Protocol};
 pub use boot::{Boot, BootToken};

@@ -1,6 +1,8 @@
 //! The JSON schema of the inventory (draft 7, which editors read), put together from what the sections say of
 //! themselves.
 
+use std::sync::LazyLock;
+
 use serde_json::{Map, Value, json};
 
 /// A JSON schema.
@@ -90,8 +92,8 @@ pub(crate) fn home(key: &str) -> Option<String> {
             search(schema, &schema["definitions"][section], &path, key)
         })
     }
-    let schema = super::schema();
-    search(&schema, &schema, "", key)
+    static SCHEMA: LazyLock<Schema> = LazyLock::new(super::schema);
+    search(&SCHEMA, &SCHEMA, "", key)
 }
 
 fn described(key: Key) -> Value {

@@ -1,45 +1,67 @@
 //! What the TOML parser complains about, without what only follows from it.
 
+use std::collections::BTreeSet;
+
 use toml::de::Error;
 
 use super::diagnostic::Diagnostic;
-
-const UNCLOSED: &str = "a list before this is not closed";
+use super::lines::Lines;
 
 /// The syntax errors worth showing, in the order of the source: one a line, and nothing after a list that is not closed,
 /// which takes the rest of the document for its items.
-pub(crate) fn errors(source: &str, errors: &[Error]) -> Vec<Diagnostic> {
-    let mut found: Vec<Diagnostic> = errors
-        .iter()
-        .map(|error| diagnostic(source, error))
-        .collect();
-    found.sort_by_key(|found| found.span.start);
-    let inside = |found: &Diagnostic| {
-        found.message.contains("in array") || found.message.starts_with("unclosed array")
-    };
-    if errors
-        .iter()
-        .any(|error| error.message().starts_with("unclosed array"))
-        && let Some(at) = found.iter().position(inside)
-    {
-        let line = line_start(source, found.get(at).map_or(0, |found| found.span.start));
-        let text = source.get(line..).unwrap_or_default();
-        let indent = text.len() - text.trim_start_matches([' ', '\t']).len();
-        let end = text.find(['\n', '\r']).unwrap_or(text.len()).max(indent);
-        found.truncate(at);
-        found.retain(|found| found.span.start < line);
-        found.push(Diagnostic::error(line + indent..line + end, UNCLOSED).help("end it with `]`"));
-    }
-    found.dedup_by(|later, earlier| same_line(source, earlier.span.start, later.span.start));
-    found
+#[derive(Debug)]
+pub(crate) struct Syntax {
+    pub(crate) errors: Vec<Diagnostic>,
+    lines: BTreeSet<usize>,
+    /// Where the document stops making sense.
+    end: usize,
 }
 
-/// Whether it is only a consequence of one of the syntax errors.
-pub(crate) fn hides(source: &str, errors: &[Diagnostic], found: &Diagnostic) -> bool {
-    errors.iter().any(|error| {
-        let after = error.message == UNCLOSED && found.span.start >= error.span.start;
-        after || same_line(source, found.span.start, error.span.start)
-    })
+impl Syntax {
+    pub(crate) fn new(source: &str, lines: &Lines, errors: &[Error]) -> Self {
+        let mut found: Vec<Diagnostic> = errors
+            .iter()
+            .map(|error| diagnostic(source, error))
+            .collect();
+        found.sort_by_key(|found| found.span.start);
+        let mut end = source.len();
+        if let Some(list) = unclosed_list(source, lines, &found) {
+            end = list.span.start;
+            found.retain(|found| found.span.start < lines.start(end));
+            found.push(list);
+        }
+        found.dedup_by_key(|found| lines.line(found.span.start));
+        let lines = found
+            .iter()
+            .map(|found| lines.line(found.span.start))
+            .collect();
+        Self {
+            errors: found,
+            lines,
+            end,
+        }
+    }
+
+    /// Whether this, found in what the parser made of the document, is only a consequence of a syntax error.
+    pub(crate) fn hides(&self, lines: &Lines, found: &Diagnostic) -> bool {
+        found.span.start > self.end || self.lines.contains(&lines.line(found.span.start))
+    }
+}
+
+/// The line where a list without an end can be noticed first; the parser notices at the end of the document.
+fn unclosed_list(source: &str, lines: &Lines, found: &[Diagnostic]) -> Option<Diagnostic> {
+    let unclosed = |found: &&Diagnostic| found.message.starts_with("unclosed array");
+    let end = found.iter().find(unclosed)?;
+    let first = found
+        .iter()
+        .find(|found| found.message.contains("in array"))
+        .unwrap_or(end);
+    let line = lines.start(first.span.start);
+    let text = source.get(line..)?;
+    let text = text.get(..text.find(['\n', '\r']).unwrap_or(text.len()))?;
+    let indent = text.len() - text.trim_start().len();
+    let span = line + indent..line + text.len();
+    Some(Diagnostic::error(span, "a list before this is not closed").help("end it with `]`"))
 }
 
 fn diagnostic(source: &str, error: &Error) -> Diagnostic {
@@ -60,15 +82,4 @@ fn diagnostic(source: &str, error: &Error) -> Diagnostic {
         "string values must be quoted, expected literal string" => found.help("write it in quotes"),
         _ => found,
     }
-}
-
-fn line_start(source: &str, at: usize) -> usize {
-    source
-        .get(..at)
-        .and_then(|before| before.rfind('\n'))
-        .map_or(0, |newline| newline + 1)
-}
-
-fn same_line(source: &str, one: usize, other: usize) -> bool {
-    line_start(source, one) == line_start(source, other)
 }

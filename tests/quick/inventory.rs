@@ -3,7 +3,8 @@
 use camino::Utf8Path;
 use insta::assert_snapshot;
 use proptest::prelude::*;
-use selfheal::inventory::{self, Inventory, Report};
+use selfheal::inventory::write::{FoundHost, Proposal};
+use selfheal::inventory::{self, Inventory, Model, Os, Report, Role, Secret};
 
 const HOMELAB: &str = include_str!("../../inventory/homelab.toml");
 
@@ -36,7 +37,7 @@ fn every_shipped_inventory_is_valid_and_points_at_the_schema() {
     assert!(shipped.len() >= 5, "{}", shipped.len());
     for (path, text) in shipped {
         let (inventory, report) = inventory::parse(path.as_str(), text.as_bytes());
-        println!("{report}");
+        assert_eq!(report.diagnostics(), [], "{report}");
         assert!(inventory.is_some(), "{path}");
         let schema = text
             .lines()
@@ -349,4 +350,121 @@ proptest! {
     fn a_spoilt_inventory_gets_an_answer(bytes in mutated()) {
         survives(&bytes);
     }
+}
+
+fn found(name: &str, host: &str) -> FoundHost {
+    FoundHost {
+        name: name.parse().unwrap(),
+        host: host.parse().unwrap(),
+        port: inventory::Port::SSH,
+        address: None,
+        role: None,
+        model: None,
+        os: None,
+        memory_mib: None,
+        host_key: None,
+    }
+}
+
+fn proposal(hosts: Vec<FoundHost>) -> Proposal {
+    Proposal {
+        cluster: "lab".parse().unwrap(),
+        schema: None,
+        user: "me".parse().unwrap(),
+        identity: Vec::new(),
+        jump: Vec::new(),
+        sudo_password: None,
+        login_password: None,
+        hosts,
+    }
+}
+
+#[test]
+fn what_init_writes_says_what_was_found_and_is_valid() {
+    let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f";
+    let jarvis = FoundHost {
+        model: Some(Model::Pi4),
+        os: Some(Os::RaspiosTrixie),
+        host_key: Some(key.parse().unwrap()),
+        ..found("jarvis", "192.168.1.10")
+    };
+    let ultron = FoundHost {
+        model: Some(Model::Pi5),
+        port: "2222".parse().unwrap(),
+        address: Some("192.168.1.11".parse().unwrap()),
+        ..found("ultron", "ultron.local")
+    };
+    let proposal = Proposal {
+        schema: Some("./homelab.schema.json".into()),
+        identity: vec!["~/.ssh/a \"b\"".parse().unwrap()],
+        jump: vec!["me@[fd00::1]:22".parse().unwrap()],
+        sudo_password: Some(Secret::Command(vec![
+            "op".parse().unwrap(),
+            "read \\ x".parse().unwrap(),
+        ])),
+        login_password: Some(Secret::Env("FIRST".parse().unwrap())),
+        ..proposal(vec![jarvis, ultron])
+    };
+    let text = proposal.render();
+    assert_snapshot!(text);
+    let (inventory, report) = parse(&text);
+    assert_eq!(report.diagnostics(), [], "{report}");
+    let inventory = inventory.unwrap();
+    assert_eq!(inventory.cluster.name, proposal.cluster);
+    for (node, host) in inventory.nodes.iter().zip(&proposal.hosts) {
+        assert_eq!(
+            (&node.name, &node.host, node.port),
+            (&host.name, &host.host, host.port)
+        );
+        assert_eq!(
+            (node.model, node.os, node.address, &node.host_key),
+            (host.model, host.os, host.address, &host.host_key)
+        );
+        assert_eq!(
+            (&node.user, &node.ssh.identity, &node.ssh.jump),
+            (&proposal.user, &proposal.identity, &proposal.jump)
+        );
+        assert_eq!(
+            (&node.ssh.sudo_password, &node.ssh.login_password),
+            (&proposal.sudo_password, &proposal.login_password)
+        );
+    }
+}
+
+#[test]
+fn the_strongest_pi_becomes_the_control_plane_unless_one_is_named() {
+    let pi = |model, memory_mib, role| FoundHost {
+        model,
+        memory_mib,
+        role,
+        ..found("a", "10.0.0.1")
+    };
+    let roles = |hosts: &[FoundHost]| -> Vec<&str> {
+        proposal(hosts.to_vec())
+            .roles()
+            .into_iter()
+            .map(Role::as_str)
+            .collect()
+    };
+    let (pi4, pi5) = (Some(Model::Pi4), Some(Model::Pi5));
+    assert_eq!(
+        roles(&[pi(None, None, None), pi(None, None, None)]),
+        ["control-plane", "worker"]
+    );
+    assert_eq!(
+        roles(&[pi(pi4, Some(8192), None), pi(pi5, Some(4096), None)]),
+        ["worker", "control-plane"]
+    );
+    assert_eq!(
+        roles(&[pi(pi5, Some(4096), None), pi(pi5, Some(8192), None)]),
+        ["worker", "control-plane"]
+    );
+    assert_eq!(
+        roles(&[pi(pi5, None, None), pi(pi4, None, Some(Role::ControlPlane))]),
+        ["worker", "control-plane"]
+    );
+    assert_eq!(
+        roles(&[pi(pi5, None, Some(Role::Worker)), pi(pi4, None, None)]),
+        ["worker", "control-plane"]
+    );
 }
