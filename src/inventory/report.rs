@@ -56,7 +56,7 @@ impl Report {
         self.diagnostics.len() - self.errors()
     }
 
-    /// The report for people, with colours or without.
+    /// What is wrong, for people, with colours or without; an empty line after each. [`Report::summary`] counts it.
     pub fn render(&self, colour: bool) -> String {
         let renderer = if colour {
             Renderer::styled()
@@ -71,7 +71,7 @@ impl Report {
         if let Some(more @ 1..) = self.diagnostics.len().checked_sub(SHOWN) {
             shown += &format!("… and {more} more\n\n");
         }
-        shown + &self.summary()
+        shown
     }
 
     /// "homelab.toml: 2 errors and 1 warning"
@@ -187,7 +187,7 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.render(false))
+        write!(f, "{}{}", self.render(false), self.summary())
     }
 }
 
