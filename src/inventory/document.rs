@@ -2,18 +2,20 @@
 
 use camino::{Utf8Path, Utf8PathBuf};
 use toml::Spanned;
-use toml::de::{DeTable, DeValue, Error};
+use toml::de::{DeTable, DeValue};
 
 use super::boot::Boot;
 use super::diagnostic::Diagnostic;
 use super::hardening::Hardening;
+use super::lines::Lines;
 use super::name::{ClusterName, NodeName};
 use super::node::NodeSection;
 use super::report::Report;
 use super::rules::{self, Draft};
 use super::schema::{Definitions, Schema};
-use super::setting::{Found, Problems, Setting, entries, section, table};
+use super::setting::{Found, Problems, Setting, Text, entries, section, table};
 use super::ssh::Ssh;
+use super::syntax::Syntax;
 use super::version::Versions;
 use super::{Inventory, mask};
 
@@ -48,11 +50,16 @@ section! {
 pub(crate) struct Nodes;
 
 impl Setting for Nodes {
-    const REQUIRED: bool = true;
+    const REQUIRED: Option<&'static str> = Some("a table for each Pi: `[nodes.jarvis]`");
 
     fn schema(definitions: &mut Definitions) -> Schema {
         let node = NodeSection::schema(definitions);
-        serde_json::json!({ "type": "object", "additionalProperties": node })
+        serde_json::json!({
+            "type": "object",
+            "propertyNames": { "pattern": NodeName::PATTERN },
+            "minProperties": 1,
+            "additionalProperties": node,
+        })
     }
 
     fn over(self, _: &Found<'_>, _: &mut Problems) -> Self {
@@ -82,11 +89,9 @@ pub fn parse(file: impl Into<Utf8PathBuf>, text: &[u8]) -> (Option<Inventory>, R
         }
     };
     let (document, errors) = DeTable::parse_recoverable(source);
-    let broken = !errors.is_empty();
-    let syntax: Vec<Diagnostic> = errors
-        .into_iter()
-        .map(|error| syntax_error(source, &error))
-        .collect();
+    let lines = Lines::of(source);
+    let syntax = Syntax::new(source, &lines, &errors);
+    let broken = !syntax.errors.is_empty();
     let span = document.span();
     let document = Spanned::new(span, DeValue::Table(document.into_inner()));
     let mut problems = Problems {
@@ -97,19 +102,21 @@ pub fn parse(file: impl Into<Utf8PathBuf>, text: &[u8]) -> (Option<Inventory>, R
     let folder = file.parent().unwrap_or(Utf8Path::new(""));
     let inventory = read(&document, folder, &mut problems);
 
-    let mut found = problems.found;
-    found.retain(|found| {
-        !syntax
-            .iter()
-            .any(|error| same_line(source, found.span.start, error.span.start))
-    });
-    found.extend(syntax);
-    found.sort_by_key(|found| (found.span.start, found.span.end));
-    found.dedup();
     let mut secrets = problems.secrets;
     mask::suspects(&document, &mut secrets);
+    let masked = mask::secrets(source, &secrets, broken);
+    let mut found = problems.found;
+    found.retain(|found| !syntax.hides(&lines, found));
+    found.extend(syntax.errors);
+    found.sort_by(|one, other| {
+        let key = |found: &Diagnostic| (found.span.start, found.span.end);
+        key(one)
+            .cmp(&key(other))
+            .then_with(|| one.message.cmp(&other.message))
+    });
+    found.dedup();
     let valid = !found.iter().any(Diagnostic::is_error);
-    let report = Report::new(file, mask::secrets(source, &secrets, broken), found);
+    let report = Report::new(file, masked, found);
     (inventory.filter(|_| valid), report)
 }
 
@@ -151,34 +158,6 @@ fn read(document: &Found<'_>, folder: &Utf8Path, problems: &mut Problems) -> Opt
         versions: root.versions,
         nodes,
     })
-}
-
-/// What the TOML parser says, in a place that can be shown.
-fn syntax_error(source: &str, error: &Error) -> Diagnostic {
-    let span = error.span().unwrap_or_default();
-    let boundary = |at: usize| {
-        (0..=at.min(source.len()))
-            .rev()
-            .find(|at| source.is_char_boundary(*at))
-            .unwrap_or(0)
-    };
-    let start = boundary(span.start);
-    let found = Diagnostic::error(
-        start..boundary(span.end).max(start),
-        error.message().replace(", expected nothing", ""),
-    );
-    match error.message() {
-        "duplicate key" => {
-            found.help("each key and each `[table]` stands once; put its contents together")
-        }
-        _ => found,
-    }
-}
-
-fn same_line(source: &str, one: usize, other: usize) -> bool {
-    source
-        .get(one.min(other)..one.max(other))
-        .is_none_or(|between| !between.contains('\n'))
 }
 
 #[cfg(test)]

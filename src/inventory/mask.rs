@@ -21,11 +21,9 @@ pub(crate) fn secrets(source: &str, spans: &[Range<usize>], broken: bool) -> Str
     if broken {
         let mut start = 0;
         for line in source.split_inclusive('\n') {
-            if let Some(value) = line
-                .find('=')
-                .filter(|at| line.get(..*at).is_some_and(is_suspect))
-            {
-                hide(start + value + 1..start + line.len());
+            if let Some((key, value)) = line.split_once('=').filter(|(key, _)| is_suspect(key)) {
+                let blank = value.len() - value.trim_start().len();
+                hide(start + key.len() + 1 + blank..start + line.len());
             }
             start += line.len();
         }
@@ -57,7 +55,7 @@ pub(crate) fn suspects(value: &Found<'_>, secrets: &mut Vec<Range<usize>>) {
 fn is_suspect(key: &str) -> bool {
     let key = key.trim().to_lowercase();
     !key.contains("authentication")
-        && ["pass", "secret", "token", "pwd"]
+        && ["pas", "pwd", "secret", "token"]
             .iter()
             .any(|word| key.contains(word))
 }

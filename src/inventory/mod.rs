@@ -10,6 +10,7 @@ mod document;
 mod hardening;
 mod key;
 mod label;
+mod lines;
 mod mask;
 mod name;
 mod node;
@@ -23,8 +24,10 @@ mod select;
 mod setting;
 mod ssh;
 mod sshd;
+mod syntax;
 mod sysctl;
 mod version;
+pub mod write;
 
 pub use address::{Cidr, HostAddress, Jump, NodeAddress, Port, PortRule, Protocol};
 pub use boot::{Boot, BootToken};

@@ -8,6 +8,7 @@ use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use camino::{Utf8Path, Utf8PathBuf};
 use serde_json::{Value as Json, json};
 
+use super::lines::Lines;
 use super::{Diagnostic, Inventory, Severity, parse};
 
 /// All that is wrong with one inventory, and its text to show it in. Secrets in it are masked.
@@ -15,6 +16,7 @@ use super::{Diagnostic, Inventory, Severity, parse};
 pub struct Report {
     file: Utf8PathBuf,
     source: String,
+    lines: Lines,
     diagnostics: Vec<Diagnostic>,
 }
 
@@ -30,6 +32,7 @@ impl Report {
     ) -> Self {
         Self {
             file: file.into(),
+            lines: Lines::of(&source),
             source,
             diagnostics,
         }
@@ -53,7 +56,7 @@ impl Report {
         self.diagnostics.len() - self.errors()
     }
 
-    /// The report for people, with colours or without.
+    /// What is wrong, for people, with colours or without; an empty line after each. [`Report::summary`] counts it.
     pub fn render(&self, colour: bool) -> String {
         let renderer = if colour {
             Renderer::styled()
@@ -68,7 +71,7 @@ impl Report {
         if let Some(more @ 1..) = self.diagnostics.len().checked_sub(SHOWN) {
             shown += &format!("… and {more} more\n\n");
         }
-        shown + &self.summary()
+        shown
     }
 
     /// "homelab.toml: 2 errors and 1 warning"
@@ -128,16 +131,11 @@ impl Report {
 
     /// Line and column, both from 1, of a byte of the source.
     fn position(&self, at: usize) -> (usize, usize) {
-        let before = self.source.get(..at).unwrap_or(&self.source);
-        let line = before.matches('\n').count() + 1;
-        let column = before
-            .rsplit('\n')
-            .next()
-            .unwrap_or_default()
-            .chars()
-            .count()
-            + 1;
-        (line, column)
+        let before = self
+            .source
+            .get(self.lines.start(at)..at)
+            .unwrap_or_default();
+        (self.lines.line(at), before.chars().count() + 1)
     }
 
     /// One diagnostic with the lines it is about.
@@ -152,11 +150,7 @@ impl Report {
         });
         let last = related.map_or(found.span.end, |(span, _)| span.end.max(found.span.end));
         // Only the lines in question: the renderer walks all that it is given, for each diagnostic.
-        let start = self
-            .source
-            .get(..first)
-            .and_then(|text| text.rfind('\n'))
-            .map_or(0, |at| at + 1);
+        let start = self.lines.start(first);
         let end = self
             .source
             .get(last..)
@@ -170,7 +164,7 @@ impl Report {
             span.start - start..span.start - start + length
         };
         let mut snippet = Snippet::source(window)
-            .line_start(self.position(start).0)
+            .line_start(self.lines.line(start))
             .path(self.file.as_str())
             .annotation(AnnotationKind::Primary.span(inside(&found.span)));
         if let Some((span, what)) = related {
@@ -193,7 +187,7 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.render(false))
+        write!(f, "{}{}", self.render(false), self.summary())
     }
 }
 

@@ -7,6 +7,7 @@ use toml::de::DeTable;
 
 use super::diagnostic::Diagnostic;
 use super::hardening::{RootLogin, Storage};
+use super::key::PublicKey;
 use super::name::{NodeName, shown};
 use super::node::{NodeSection, Os, Role, lan_address};
 use super::select::matches;
@@ -55,14 +56,26 @@ struct Place<'d> {
 impl Place<'_> {
     /// Where the setting is given that holds for the node: its own, or the one for all nodes.
     fn given(&self, path: &[&str]) -> Option<Range<usize>> {
+        self.own(path).or_else(|| find(self.document, path))
+    }
+
+    /// Where the setting is given, unless that is for all nodes and the node has one of `others` of its own: then the
+    /// node is the exception, and the setting is right for the rest.
+    fn given_unless_own(&self, path: &[&str], others: &[&[&str]]) -> Option<Range<usize>> {
+        let exception = others.iter().any(|other| self.own(other).is_some());
+        self.own(path)
+            .or_else(|| find(self.document, path).filter(|_| !exception))
+    }
+
+    fn own(&self, path: &[&str]) -> Option<Range<usize>> {
         let own: Vec<&str> = ["nodes", self.draft.key]
             .into_iter()
             .chain(path.iter().copied())
             .collect();
-        find(self.document, &own).or_else(|| find(self.document, path))
+        find(self.document, &own)
     }
 
-    /// The same, or else the node's name.
+    /// Where it is given, or else the node's name.
     fn at(&self, path: &[&str]) -> Range<usize> {
         self.given(path).unwrap_or_else(|| self.draft.span.clone())
     }
@@ -98,56 +111,68 @@ fn find(table: &DeTable<'_>, path: &[&str]) -> Option<Range<usize>> {
     value(table, path).map(toml::Spanned::span)
 }
 
+/// Who used a thing first, by that thing.
+struct Uses<K>(BTreeMap<K, (String, Range<usize>)>);
+
+impl<K: Ord> Uses<K> {
+    /// Who used it before, if anybody did; else this is the first use.
+    fn before(
+        &mut self,
+        thing: K,
+        node: &Draft<'_>,
+        here: &Range<usize>,
+    ) -> Option<(String, Range<usize>)> {
+        let first = self.0.get(&thing).cloned();
+        if first.is_none() {
+            self.0.insert(thing, (shown(node.key), here.clone()));
+        }
+        first
+    }
+}
+
 fn collisions(document: &DeTable<'_>, nodes: &[Draft<'_>], problems: &mut Problems) {
-    let mut hosts = BTreeMap::new();
-    let mut addresses = BTreeMap::new();
-    let mut keys = BTreeMap::new();
+    let mut hosts = Uses(BTreeMap::new());
+    let mut addresses = Uses(BTreeMap::new());
+    let mut keys = Uses(BTreeMap::new());
     for draft in nodes {
         let node = Place { document, draft };
         let section = &draft.section;
         let port = section.port.unwrap_or(section.ssh.port);
         let host = node.at(&["host"]);
-        let mut same_host = false;
-        if let Some(name) = &section.host.0 {
-            if let Some((other, first)) = hosts.get(&(name, port)) {
-                same_host = true;
-                let message = format!("`{name}` port {port} is already the node `{other}`");
-                problems.push(
-                    Diagnostic::error(host.clone(), message)
-                        .related(Range::clone(first), "first here"),
-                );
-            } else {
-                hosts.insert((name, port), (draft.key, host.clone()));
-            }
+        let name = section.host.0.as_ref();
+        let same_host = name.and_then(|name| hosts.before((name, port), draft, &host));
+        if let (Some(name), Some((other, first))) = (name, &same_host) {
+            let message = format!("`{name}` port {port} is already the node `{other}`");
+            problems.push(
+                Diagnostic::error(host.clone(), message).related(first.clone(), "first here"),
+            );
         }
-        if let Some(ip) =
-            lan_address(section.address, section.host.0.as_ref()).filter(|_| !same_host)
+        let ip = lan_address(section.address, name).filter(|_| same_host.is_none());
+        let here = node.given(&["address"]).unwrap_or(host);
+        if let Some((ip, (other, first))) =
+            ip.and_then(|ip| Some((ip, addresses.before(ip, draft, &here)?)))
         {
-            let here = node.given(&["address"]).unwrap_or(host);
-            if let Some((other, first)) = addresses.get(&ip) {
-                let message = format!("`{ip}` is already the address of the node `{other}`");
-                problems.push(
-                    Diagnostic::error(here, message)
-                        .related(Range::clone(first), "first here")
-                        .help("behind forwarded ports give each node its own `address`"),
-                );
-            } else {
-                addresses.insert(ip, (draft.key, here));
-            }
+            problems.push(
+                Diagnostic::error(
+                    here,
+                    format!("`{ip}` is already the address of the node `{other}`"),
+                )
+                .related(first, "first here")
+                .help("behind forwarded ports give each node its own `address`"),
+            );
         }
-        if let Some(key) = &section.host_key {
-            let here = node.at(&["host_key"]);
-            if let Some((other, first)) = keys.get(key.base64()) {
-                let message = format!("this is already the host key of the node `{other}`");
-                problems.push(
-                    Diagnostic::warning(here, message)
-                        .related(Range::clone(first), "first here")
-                        .help("on one of them: `sudo rm /etc/ssh/ssh_host_*; sudo ssh-keygen -A`")
-                        .note("cards cloned from one another share their keys, and who has one has all"),
-                );
-            } else {
-                keys.insert(key.base64().to_owned(), (draft.key, here));
-            }
+        let here = node.at(&["host_key"]);
+        let key = section.host_key.as_ref().map(PublicKey::base64);
+        if let Some((other, first)) = key.and_then(|key| keys.before(key, draft, &here)) {
+            problems.push(
+                Diagnostic::warning(
+                    here,
+                    format!("this is already the host key of the node `{other}`"),
+                )
+                .related(first, "first here")
+                .help("on one of them: `sudo rm /etc/ssh/ssh_host_*; sudo ssh-keygen -A`")
+                .note("cards cloned from one another share their keys, and who has one has all"),
+            );
         }
     }
 }
@@ -256,10 +281,8 @@ fn access(node: &Place<'_>, problems: &mut Problems) {
         );
     }
     let user = section.user.as_ref().unwrap_or(&ssh.user);
-    if let (true, Some(here)) = (
-        user.as_str() == "root",
-        node.given(&["ssh", "sudo_password"]),
-    ) {
+    let password = node.given_unless_own(&["ssh", "sudo_password"], &[&["user"], &["ssh", "user"]]);
+    if let (true, Some(here)) = (user.as_str() == "root", password) {
         problems.push(Diagnostic::warning(
             here,
             "root needs no sudo, so this password is never asked for",
@@ -329,7 +352,9 @@ fn firewall(node: &Place<'_>, problems: &mut Problems) {
                 .help("name the network you log in from: `admin = [\"192.168.1.0/24\"]`"),
         );
     }
-    if !firewall.enabled && !(firewall.admin.is_empty() && firewall.allow.is_empty()) {
+    let said = node.given(&["hardening", "firewall", "enabled"]).is_some();
+    let filled = !(firewall.admin.is_empty() && firewall.allow.is_empty());
+    if !said && filled {
         let given = if firewall.admin.is_empty() {
             "allow"
         } else {
@@ -413,9 +438,13 @@ fn services(node: &Place<'_>, problems: &mut Problems) {
         );
     }
     let journald = &hardening.journald;
+    let (max_use, storage) = (
+        ["hardening", "journald", "max_use"],
+        ["hardening", "journald", "storage"],
+    );
     if let (Storage::Volatile, Some(here)) = (
         journald.storage,
-        node.given(&["hardening", "journald", "max_use"]),
+        node.given_unless_own(&max_use, &[&storage]),
     ) {
         problems.push(
             Diagnostic::warning(

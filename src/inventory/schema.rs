@@ -1,6 +1,8 @@
 //! The JSON schema of the inventory (draft 7, which editors read), put together from what the sections say of
 //! themselves.
 
+use std::sync::LazyLock;
+
 use serde_json::{Map, Value, json};
 
 /// A JSON schema.
@@ -71,6 +73,27 @@ impl Definitions {
         }
         document
     }
+}
+
+/// The section that has a key of this name, as a path of tables.
+pub(crate) fn home(key: &str) -> Option<String> {
+    fn search(schema: &Value, section: &Value, path: &str, key: &str) -> Option<String> {
+        let properties = section["properties"].as_object()?;
+        if !path.is_empty() && properties.contains_key(key) {
+            return Some(path.to_owned());
+        }
+        properties.iter().find_map(|(name, property)| {
+            let section = property["$ref"].as_str()?.rsplit('/').next()?;
+            let path = if path.is_empty() {
+                name.clone()
+            } else {
+                format!("{path}.{name}")
+            };
+            search(schema, &schema["definitions"][section], &path, key)
+        })
+    }
+    static SCHEMA: LazyLock<Schema> = LazyLock::new(super::schema);
+    search(&SCHEMA, &SCHEMA, "", key)
 }
 
 fn described(key: Key) -> Value {

@@ -12,7 +12,8 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::{Diagnostic, Wrong, nearest};
-use super::schema::{Definitions, Schema};
+use super::name::shown;
+use super::schema::{self, Definitions, Schema};
 
 /// A value of the document together with its place.
 pub(crate) type Found<'i> = Spanned<DeValue<'i>>;
@@ -49,18 +50,21 @@ impl Problems {
     }
 
     fn unknown_key(&mut self, span: Range<usize>, key: &str, known: &[&str]) {
-        let found = Diagnostic::error(span, format!("unknown key `{key}`"));
-        self.push(match nearest(key, known.iter().copied()) {
-            Some(near) => found.help(format!("did you mean `{near}`?")),
-            None => found.help(format!("the keys here are {}", listed(known))),
-        });
+        let found = Diagnostic::error(span, format!("unknown key `{key}`", key = shown(key)));
+        self.push(
+            match (nearest(key, known.iter().copied()), schema::home(key)) {
+                (Some(near), _) => found.help(format!("did you mean `{near}`?")),
+                (None, Some(home)) => found.help(format!("`{key}` belongs into `[{home}]`")),
+                (None, None) => found.help(format!("the keys here are {}", listed(known))),
+            },
+        );
     }
 }
 
 /// What a key may hold: read from the document and laid over what held before.
 pub(crate) trait Setting: Sized {
-    /// Whether the key has to be there.
-    const REQUIRED: bool = false;
+    /// What the key takes, if it has to be there.
+    const REQUIRED: Option<&'static str> = None;
 
     /// The JSON schema of what the document may hold here.
     fn schema(definitions: &mut Definitions) -> Schema;
@@ -213,11 +217,11 @@ impl<T> Default for Required<T> {
     }
 }
 
-impl<T: Value> Setting for Required<T> {
-    const REQUIRED: bool = true;
+impl<T: Text> Setting for Required<T> {
+    const REQUIRED: Option<&'static str> = Some(T::EXPECTED);
 
     fn schema(definitions: &mut Definitions) -> Schema {
-        T::schema(definitions)
+        <T as Value>::schema(definitions)
     }
 
     fn over(self, value: &Found<'_>, problems: &mut Problems) -> Self {
@@ -290,7 +294,7 @@ pub(crate) fn entries<'v, 'i>(
 /// Reports the keys of a section that it does not know, and those that it misses.
 pub(crate) fn check_keys(
     value: &Found<'_>,
-    known: &[(&'static str, bool)],
+    known: &[(&'static str, Option<&'static str>)],
     problems: &mut Problems,
 ) {
     let Some(table) = table(value, problems) else {
@@ -303,11 +307,11 @@ pub(crate) fn check_keys(
         }
     }
     for (name, required) in known {
-        if *required && !problems.incomplete && !table.contains_key(*name) {
-            problems.push(Diagnostic::error(
-                value.span(),
-                format!("`{name}` is missing here"),
-            ));
+        if let Some(expected) =
+            required.filter(|_| !problems.incomplete && !table.contains_key(*name))
+        {
+            let missing = Diagnostic::error(value.span(), format!("`{name}` is missing here"));
+            problems.push(missing.help(format!("it takes {expected}")));
         }
     }
 }
@@ -376,7 +380,7 @@ macro_rules! section {
                     vec![$( Key {
                         name: stringify!($key),
                         docs: concat!($($doc, "\n"),+),
-                        required: <$type as $crate::inventory::setting::Setting>::REQUIRED,
+                        required: <$type as $crate::inventory::setting::Setting>::REQUIRED.is_some(),
                         schema: <$type as $crate::inventory::setting::Setting>::schema(definitions),
                         default: serde_json::to_value(&default.$key).unwrap_or_default(),
                     }, )+]
@@ -438,7 +442,7 @@ macro_rules! choice {
         }
 
         impl $crate::inventory::setting::Text for $name {
-            const EXPECTED: &'static str = $expected;
+            const EXPECTED: &'static str = concat!("one of" $(, " `", $word, "`")+);
 
             fn text_schema() -> $crate::inventory::schema::Schema {
                 serde_json::json!({ "enum": [$( $word ),+] })

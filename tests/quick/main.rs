@@ -5,4 +5,5 @@ mod boot;
 mod boot_put;
 mod crash;
 mod deadman;
+mod inventory;
 mod ssh;
