@@ -5,3 +5,4 @@ mod boot;
 mod boot_put;
 mod crash;
 mod deadman;
+mod firewall;
