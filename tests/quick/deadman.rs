@@ -59,7 +59,7 @@ impl Node {
         node.stage.command(
             "systemctl",
             "printf '%s\\n' \"$*\" >>\"$SELFHEAL_ROOT/log\"\nfor unit; do :; done\nunit=$SELFHEAL_ROOT/active/$unit\n\
-             case $1 in\nis-active) [ -e \"$unit\" ] ;;\nstop) /usr/bin/rm -f \"$unit\" ;;\n\
+             [ \"$1\" != --no-block ] || shift\n             case $1 in\nis-active) [ -e \"$unit\" ] ;;\nstop) /usr/bin/rm -f \"$unit\" ;;\n\
              try-*) [ ! -e \"$unit\" ] || : >\"$unit\" ;;\nstart|restart|reload-or-restart) : >\"$unit\" ;;\nesac",
         );
         node.stage.command("sshd", "exit 0");
@@ -242,7 +242,7 @@ fn a_change_that_nobody_confirms_is_undone() {
             "daemon-reload",
             "reset-failed ssh.service",
             "reload-or-restart ssh.service",
-            "stop selfheal-deadman.timer",
+            "--no-block stop selfheal-deadman.timer",
         ]
     );
     let status = node.status();
@@ -272,7 +272,10 @@ fn a_confirmed_change_stays() {
     assert_eq!(node.run(&["disarm", "token-2"]).code, Some(3));
     assert!(node.is_armed());
     assert_eq!(node.run(&["disarm", "token-1"]).code, Some(0));
-    assert_eq!(node.log().last().unwrap(), "stop selfheal-deadman.timer");
+    assert_eq!(
+        node.log().last().unwrap(),
+        "--no-block stop selfheal-deadman.timer"
+    );
     assert_eq!(
         node.run(&["disarm", "token-1"]).code,
         Some(0),
@@ -306,7 +309,10 @@ fn the_next_boot_undoes_without_touching_services() {
     node.clear_log();
     assert_eq!(node.run(&["boot"]).code, Some(0));
     assert_eq!(node.world(), originals);
-    assert_eq!(node.log(), ["daemon-reload", "stop selfheal-deadman.timer"]);
+    assert_eq!(
+        node.log(),
+        ["daemon-reload", "--no-block stop selfheal-deadman.timer"]
+    );
     // Should that not have run, the timer does not wait for a deadline of another boot.
     node.copy("root.armed", "root");
     assert_eq!(node.run(&["due"]).code, Some(0));
@@ -338,7 +344,7 @@ fn units_return_to_what_they_were() {
             "try-reload-or-restart ssh.service",
             "reset-failed selfheal-firewall.service",
             "start selfheal-firewall.service",
-            "stop selfheal-deadman.timer",
+            "--no-block stop selfheal-deadman.timer",
         ]
     );
     assert!(node.status().contains("because a later run settles it"));
@@ -503,6 +509,27 @@ fn a_file_that_cannot_be_restored_keeps_the_switch_armed() {
     fs::remove_dir(&folder).unwrap();
     assert_eq!(node.run(&["due"]).code, Some(0));
     assert_eq!(node.world(), originals);
+}
+
+#[test]
+fn a_full_disk_does_not_keep_the_originals_away() {
+    let node = Node::new();
+    let originals = node.world();
+    node.arm();
+    node.change();
+    node.stage.command(
+        "cp",
+        "for last; do :; done\nhead -c 3 /dev/zero >\"$last\"\nexit 1",
+    );
+    node.stage.command(
+        "mv",
+        "for last; do :; done\ncase $last in */last) exit 1 ;; esac\nexec /usr/bin/mv \"$@\"",
+    );
+    let run = node.run(&["expire"]);
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    assert!(run.stderr.contains("cannot write"), "{}", run.stderr);
+    assert_eq!(node.world(), originals);
+    assert!(!node.is_armed());
 }
 
 #[test]

@@ -5,5 +5,6 @@ mod boot;
 mod boot_put;
 mod crash;
 mod deadman;
+mod firewall;
 mod inventory;
 mod ssh;
