@@ -3,9 +3,13 @@
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
+
+/// How long an artefact is kept after its last use, once its recipe has changed.
+const UNUSED: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// A folder of finished artefacts. Deleting it, whole or in part, is always safe while no Pi runs.
 #[derive(Debug, Clone)]
@@ -59,6 +63,7 @@ impl Cache {
         let name = format!("{kind}-{}", recipe.hash());
         let finished = self.folder.join(&name);
         if finished.is_dir() {
+            touch(&finished);
             return Ok(finished);
         }
         let lock = File::create(self.subfolder("locks")?.join(&name))?;
@@ -73,8 +78,31 @@ impl Cache {
         fs::create_dir(&staging)?;
         build(&staging).with_context(|| format!("cannot build the lab's {kind}"))?;
         fs::rename(&staging, &finished)?;
+        self.remove_unused(kind);
         Ok(finished)
     }
+
+    /// Removes what older recipes made and nobody has asked for in a week.
+    fn remove_unused(&self, kind: &str) {
+        for entry in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
+            let of_kind = entry
+                .file_name()
+                .to_string_lossy()
+                .strip_prefix(kind)
+                .is_some_and(|rest| rest.starts_with('-'));
+            let age = entry.metadata().and_then(|metadata| metadata.modified());
+            let unused = age.is_ok_and(|time| time.elapsed().is_ok_and(|age| age > UNUSED));
+            if of_kind && unused {
+                // What cannot be removed only takes space.
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+    }
+}
+
+/// Marks a folder as used now.
+fn touch(folder: &Path) {
+    let _ = File::open(folder).and_then(|folder| folder.set_modified(SystemTime::now()));
 }
 
 /// Everything that an artefact is made from, hashed.

@@ -69,9 +69,11 @@ Address={address}/24
 IPv6AcceptRA=no
 LinkLocalAddressing=no
 NETWORK
-systemctl reload ssh
 networkctl reload
-systemctl restart systemd-journald
+# journald goes on writing into its open files; readers look for them by the machine-id.
+mv /run/log/journal/* /run/log/journal/{machine_id}
+# What `systemctl reload ssh` comes to, at a tenth of the cost.
+kill -HUP \"$(cat /run/sshd.pid)\"
 sync
 "
         )

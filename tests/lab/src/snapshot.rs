@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use crate::cache::Cache;
+use crate::identity::Identity;
 use crate::image::Image;
 use crate::network::{Port, Seat};
 use crate::process;
-use crate::qemu::{Accelerator, Machine, Setup, Start};
+use crate::qemu::{Accelerator, Machine, Setup, Start, poll};
 use crate::ssh::Ssh;
 
 /// The longest a first boot may take on a busy machine.
@@ -139,31 +140,27 @@ fn freeze(
     settle(&machine, limit)?;
     let booted = start.elapsed();
 
-    // One login, so that its programs are in memory.
-    let known_hosts = out.join("known_hosts");
-    let key = machine.root(
-        "cat /etc/ssh/ssh_host_ed25519_key.pub",
-        Duration::from_secs(30),
+    // A rehearsal of what every Pi does after it: what that needs is then in memory.
+    let identity = Identity::new(out)?;
+    machine.root(
+        &identity.script(machine.setup().seat),
+        Duration::from_secs(60),
     )?;
-    fs::write(&known_hosts, format!("[127.0.0.1]:{} {key}", ssh.number))?;
+    let known_hosts = out.join("known_hosts");
+    fs::write(
+        &known_hosts,
+        format!("[127.0.0.1]:{} {}\n", ssh.number, identity.host_key),
+    )?;
     let login = Ssh {
         port: ssh.number,
         key: image.key(),
         known_hosts,
     };
-    let output = login.run("sudo -n true", 60)?;
-    anyhow::ensure!(
-        output.status.success(),
-        "no login to the fresh Pi: {}",
-        process::last_lines(&output.stderr, 5)
-    );
-
-    machine.root(
-        "sync; echo 3 >/proc/sys/vm/drop_caches",
-        Duration::from_secs(30),
-    )?;
-    let login = login.run("sudo -n true", 60)?;
-    anyhow::ensure!(login.status.success(), "no second login to the fresh Pi");
+    // sshd takes the new host key a moment after it was told to.
+    poll(Duration::from_secs(60), "a login to the fresh Pi", || {
+        let login = login.run("sudo -n true", 60)?;
+        Ok(login.status.success().then_some(()))
+    })?;
     machine.save(&out.join("ram"))?;
     machine.power_cut()?;
     process::say(&format!(
