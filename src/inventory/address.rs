@@ -1,0 +1,379 @@
+//! Where a node is, and the ways to it.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::num::NonZeroU16;
+use std::str::FromStr;
+
+use ipnet::IpNet;
+use serde_json::json;
+
+use super::diagnostic::Wrong;
+use super::name::{UserName, shown};
+use super::schema::{Definitions, Schema};
+use super::setting::{Found, Problems, Text, Value, serialized_as_shown, whole_number};
+
+/// A TCP port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+pub struct Port(NonZeroU16);
+
+impl Port {
+    /// The port of SSH.
+    pub const SSH: Self = match NonZeroU16::new(22) {
+        Some(port) => Self(port),
+        None => Self(NonZeroU16::MIN),
+    };
+
+    /// The number.
+    pub const fn get(self) -> u16 {
+        self.0.get()
+    }
+}
+
+impl From<NonZeroU16> for Port {
+    fn from(port: NonZeroU16) -> Self {
+        Self(port)
+    }
+}
+
+impl fmt::Display for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for Port {
+    type Err = Wrong;
+
+    fn from_str(text: &str) -> Result<Self, Wrong> {
+        text.parse()
+            .map(Self)
+            .map_err(|_| Wrong::new(format!("`{}` is no port", shown(text))).help("use 1 to 65535"))
+    }
+}
+
+impl Value for Port {
+    fn schema(_: &mut Definitions) -> Schema {
+        json!({ "type": "integer", "minimum": 1, "maximum": u16::MAX })
+    }
+
+    fn read(value: &Found<'_>, problems: &mut Problems) -> Option<Self> {
+        let read = whole_number(value, 1, u16::MAX.into(), problems)?;
+        u16::try_from(read).ok().and_then(NonZeroU16::new).map(Self)
+    }
+}
+
+/// The host a node answers at.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum HostAddress {
+    /// An address.
+    Ip(IpAddr),
+    /// A name, in lower case, for the resolver.
+    Dns(String),
+}
+
+impl HostAddress {
+    /// The address, where it is one.
+    pub fn ip(&self) -> Option<IpAddr> {
+        match self {
+            Self::Ip(ip) => Some(*ip),
+            Self::Dns(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for HostAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(ip) => ip.fmt(f),
+            Self::Dns(name) => f.pad(name),
+        }
+    }
+}
+
+serialized_as_shown!(HostAddress);
+
+impl FromStr for HostAddress {
+    type Err = Wrong;
+
+    fn from_str(text: &str) -> Result<Self, Wrong> {
+        let wrong = |why: &str| Wrong::new(format!("`{}` is no host address: {why}", shown(text)));
+        if let Ok(ip) = text.parse::<IpAddr>() {
+            return match ip {
+                IpAddr::V4(v4) if v4.is_broadcast() => Err(wrong("it is the broadcast address")),
+                ip if ip.is_unspecified() => Err(wrong("it stands for all addresses of a machine")),
+                ip if ip.is_multicast() => Err(wrong("it is a multicast address")),
+                ip => Ok(Self::Ip(ip)),
+            };
+        }
+        if text.parse::<IpNet>().is_ok() {
+            return Err(wrong("it is a network").help("leave out the `/` and what follows"));
+        }
+        if let Some((_, host)) = text.split_once('@') {
+            return Err(wrong("it has a user in it")
+                .help(format!("write `user = …` and `host = \"{}\"`", shown(host))));
+        }
+        if let Some((host, port)) = text
+            .rsplit_once(':')
+            .filter(|(host, _)| !host.contains(':'))
+            && port.parse::<Port>().is_ok()
+        {
+            let help = format!("write `host = \"{}\"` and `port = {port}`", shown(host));
+            return Err(wrong("it has a port in it").help(help));
+        }
+        let plain = text.strip_suffix('.').unwrap_or(text);
+        if !plain.is_empty()
+            && plain
+                .bytes()
+                .all(|byte| byte.is_ascii_digit() || byte == b'.')
+        {
+            return Err(
+                wrong("an IPv4 address is four numbers from 0 to 255").help("like `192.168.1.10`")
+            );
+        }
+        if text.contains(':') {
+            return Err(wrong("it is neither an IPv6 address nor a name")
+                .help("like `fd00::10`, without brackets"));
+        }
+        let label = |label: &str| {
+            (1..=63).contains(&label.len())
+                && label
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+        };
+        if plain.len() <= 253 && plain.split('.').all(label) {
+            return Ok(Self::Dns(plain.to_ascii_lowercase()));
+        }
+        Err(wrong("it is neither an IP address nor a DNS name")
+            .help("like `192.168.1.10` or `jarvis.local`"))
+    }
+}
+
+impl Text for HostAddress {
+    const EXPECTED: &'static str = "an IP address or a DNS name";
+}
+
+impl Text for NodeAddress {
+    const EXPECTED: &'static str = "an IP address";
+}
+
+/// The fixed address of a node in its own network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+pub struct NodeAddress(IpAddr);
+
+impl NodeAddress {
+    /// The address.
+    pub const fn get(self) -> IpAddr {
+        self.0
+    }
+}
+
+impl fmt::Display for NodeAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for NodeAddress {
+    type Err = Wrong;
+
+    fn from_str(text: &str) -> Result<Self, Wrong> {
+        match text.parse()? {
+            HostAddress::Ip(ip) if ip.is_loopback() => Err(Wrong::new(format!(
+                "`{ip}` is no address of a node: it is everybody's own"
+            ))
+            .help("write the address the other nodes reach it at")),
+            HostAddress::Ip(ip) => Ok(Self(ip)),
+            HostAddress::Dns(name) => {
+                Err(Wrong::new(format!("`{}` is no IP address", shown(&name)))
+                    .help("like `192.168.1.10`; a name belongs into `host`"))
+            }
+        }
+    }
+}
+
+/// A network in CIDR form: `192.168.1.0/24`. A single address is taken as a network of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+pub struct Cidr(IpNet);
+
+impl Cidr {
+    /// The network, its host bits zero.
+    pub const fn get(self) -> IpNet {
+        self.0
+    }
+}
+
+impl fmt::Display for Cidr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for Cidr {
+    type Err = Wrong;
+
+    fn from_str(text: &str) -> Result<Self, Wrong> {
+        if let Ok(ip) = text.parse::<IpAddr>() {
+            return Ok(Self(ip.into()));
+        }
+        let net: IpNet = text.parse().map_err(|_| {
+            Wrong::new(format!("`{}` is no network", shown(text)))
+                .help("like `192.168.1.0/24` or `fd00::/64`")
+        })?;
+        if net.addr() != net.network() {
+            return Err(Wrong::new(format!("`{net}` has host bits set"))
+                .help(format!("did you mean `{}`?", net.trunc())));
+        }
+        Ok(Self(net))
+    }
+}
+
+impl Text for Cidr {
+    const EXPECTED: &'static str = "a network";
+}
+
+/// One jump host on the way to a node: `[user@]host[:port]`, an IPv6 address in brackets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Jump {
+    /// Who to log in as; `None` leaves it to the SSH configuration.
+    pub user: Option<UserName>,
+    /// The host, also an alias of the user's `~/.ssh/config`.
+    pub host: HostAddress,
+    /// The port; `None` leaves it to the SSH configuration.
+    pub port: Option<Port>,
+}
+
+impl fmt::Display for Jump {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(user) = &self.user {
+            write!(f, "{user}@")?;
+        }
+        match (&self.host, self.port) {
+            (HostAddress::Ip(IpAddr::V6(ip)), Some(port)) => write!(f, "[{ip}]:{port}"),
+            (host, Some(port)) => write!(f, "{host}:{port}"),
+            (host, None) => host.fmt(f),
+        }
+    }
+}
+
+serialized_as_shown!(Jump);
+
+impl FromStr for Jump {
+    type Err = Wrong;
+
+    fn from_str(text: &str) -> Result<Self, Wrong> {
+        if text.contains(',') {
+            return Err(
+                Wrong::new(format!("`{}` is more than one host", shown(text)))
+                    .help("a chain is a list: `[\"first\", \"second\"]`"),
+            );
+        }
+        let (user, place) = match text.rsplit_once('@') {
+            Some((user, place)) => (Some(user.parse()?), place),
+            None => (None, text),
+        };
+        let bracketed = place
+            .strip_prefix('[')
+            .and_then(|rest| rest.split_once(']'));
+        let (host, port) = match bracketed {
+            Some((host, "")) => (host, None),
+            Some((host, rest)) => (host, Some(rest.strip_prefix(':').unwrap_or(rest))),
+            None if place.parse::<IpAddr>().is_ok() => (place, None),
+            None => match place.rsplit_once(':') {
+                Some((host, port)) => (host, Some(port)),
+                None => (place, None),
+            },
+        };
+        Ok(Self {
+            user,
+            host: host.parse()?,
+            port: port.map(Port::from_str).transpose()?,
+        })
+    }
+}
+
+impl Text for Jump {
+    const EXPECTED: &'static str = "a jump host";
+}
+
+/// What the firewall lets in from everywhere: `tcp/80`, `udp/5000-5010`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PortRule {
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// The first port.
+    pub first: Port,
+    /// The last port; the same as the first for a single one.
+    pub last: Port,
+}
+
+/// A transport protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// TCP
+    Tcp,
+    /// UDP
+    Udp,
+}
+
+impl Protocol {
+    /// The name as nftables writes it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
+}
+
+impl fmt::Display for PortRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.protocol.as_str(), self.first)?;
+        if self.last == self.first {
+            Ok(())
+        } else {
+            write!(f, "-{}", self.last)
+        }
+    }
+}
+
+serialized_as_shown!(PortRule);
+
+impl FromStr for PortRule {
+    type Err = Wrong;
+
+    fn from_str(text: &str) -> Result<Self, Wrong> {
+        let wrong = || {
+            Wrong::new(format!("`{}` is no port rule", shown(text)))
+                .help("like `tcp/80` or `udp/5000-5010`")
+        };
+        let (protocol, ports) = text.split_once('/').ok_or_else(wrong)?;
+        let protocol = match protocol {
+            "tcp" => Protocol::Tcp,
+            "udp" => Protocol::Udp,
+            _ => return Err(wrong()),
+        };
+        let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
+        let (first, last): (Port, Port) = (first.parse()?, last.parse()?);
+        if last < first {
+            return Err(
+                Wrong::new(format!("`{}` ends before it starts", shown(text))).help(format!(
+                    "did you mean `{}/{last}-{first}`?",
+                    protocol.as_str()
+                )),
+            );
+        }
+        Ok(Self {
+            protocol,
+            first,
+            last,
+        })
+    }
+}
+
+impl Text for PortRule {
+    const EXPECTED: &'static str = "a port rule";
+    const PATTERN: Option<&'static str> = Some("^(tcp|udp)/[0-9]{1,5}(-[0-9]{1,5})?$");
+}

@@ -1,0 +1,104 @@
+//! `[versions]`: what the cluster runs.
+
+use super::diagnostic::Wrong;
+use super::name::shown;
+use super::setting::{section, text};
+
+section! {
+    /// The versions the cluster is to run. What is not said here is the version this selfheal was tested with.
+    pub struct Versions {
+        /// k3s, with its build: `v1.36.3+k3s1`.
+        k3s: Option<K3sVersion> = None,
+        /// Longhorn: `1.12.1`.
+        longhorn: Option<ChartVersion> = None,
+        /// Argo CD: `v3.5.1`.
+        argo_cd: Option<TagVersion> = None,
+        /// The Gitea chart: `12.7.0`.
+        gitea_chart: Option<ChartVersion> = None,
+    }
+}
+
+text! {
+    /// A version of k3s with its build: `v1.36.3+k3s1`.
+    pub struct K3sVersion: "a version of k3s", Some(r"^v[0-9]+\.[0-9]+\.[0-9]+\+k3s[0-9]+$"), k3s;
+}
+
+text! {
+    /// Three numbers: `1.12.1`.
+    pub struct ChartVersion: "a version", Some(r"^[0-9]+\.[0-9]+\.[0-9]+$"), chart;
+}
+
+text! {
+    /// Three numbers after a `v`: `v3.5.1`.
+    pub struct TagVersion: "a version", Some(r"^v[0-9]+\.[0-9]+\.[0-9]+$"), tag;
+}
+
+impl K3sVersion {
+    /// The minor version of Kubernetes: 36 for `v1.36.3+k3s1`.
+    pub fn minor(&self) -> u32 {
+        self.0
+            .split('.')
+            .nth(1)
+            .and_then(|minor| minor.parse().ok())
+            .unwrap_or_default()
+    }
+}
+
+fn three_numbers(text: &str) -> bool {
+    let number = |part: &str| {
+        (1..=5).contains(&part.len())
+            && part.bytes().all(|byte| byte.is_ascii_digit())
+            && (part == "0" || !part.starts_with('0'))
+    };
+    text.split('.').count() == 3 && text.split('.').all(number)
+}
+
+fn k3s(text: &str) -> Result<String, Wrong> {
+    let parts = text
+        .strip_prefix('v')
+        .and_then(|rest| rest.split_once("+k3s"));
+    if parts.is_some_and(|(version, build)| {
+        three_numbers(version) && three_numbers(&format!("0.0.{build}"))
+    }) {
+        return Ok(text.to_owned());
+    }
+    let wrong = Wrong::new(format!("`{}` is no version of k3s", shown(text)));
+    let plain = text
+        .strip_prefix('v')
+        .unwrap_or(text)
+        .replace("-k3s", "+k3s");
+    Err(match plain.split_once("+k3s") {
+        Some((version, _)) if three_numbers(version) => {
+            wrong.help(format!("did you mean `v{plain}`?"))
+        }
+        None if three_numbers(&plain) => {
+            wrong.help(format!("the build belongs to it: `v{plain}+k3s1`"))
+        }
+        _ => wrong.help("write the whole tag: `v1.36.3+k3s1`"),
+    })
+}
+
+fn chart(text: &str) -> Result<String, Wrong> {
+    if three_numbers(text) {
+        return Ok(text.to_owned());
+    }
+    let wrong = Wrong::new(format!("`{}` is no version", shown(text)));
+    Err(
+        match text.strip_prefix('v').filter(|rest| three_numbers(rest)) {
+            Some(rest) => wrong.help(format!("without the `v`: `{rest}`")),
+            None => wrong.help("write three numbers: `1.12.1`"),
+        },
+    )
+}
+
+fn tag(text: &str) -> Result<String, Wrong> {
+    if text.strip_prefix('v').is_some_and(three_numbers) {
+        return Ok(text.to_owned());
+    }
+    let wrong = Wrong::new(format!("`{}` is no version", shown(text)));
+    Err(if three_numbers(text) {
+        wrong.help(format!("with a `v`: `v{text}`"))
+    } else {
+        wrong.help("like `v3.5.1`")
+    })
+}
