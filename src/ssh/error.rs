@@ -257,7 +257,8 @@ impl ConnectError {
                 "try `ssh -v -p {port} {user}@{host}`; a node that is just booting needs a minute"
             ),
             Self::Handshake { .. } => format!(
-                "is it an SSH server that listens on port {port}? try `ssh -v -p {port} {user}@{host}`"
+                "is it an SSH server that listens on port {port}? try `ssh -v -p {port} {user}@{host}`; after failed \
+                 logins sshd turns an address away for a while (PerSourcePenalties, sshd_config(5))"
             ),
             Self::HostKeyUnknown { .. } => format!(
                 "compare the fingerprint with the one on {host}, then run again at a terminal and confirm it, or run `selfheal trust {node}`"

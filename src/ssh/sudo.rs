@@ -46,9 +46,7 @@ impl SudoRefusal {
             Self::PasswordRequired => {
                 "give the sudo password's source in the inventory, or let the user use sudo without one"
             }
-            Self::WrongPassword => {
-                "check the sudo password's source in the inventory; it was tried once only"
-            }
+            Self::WrongPassword => "check the sudo password's source in the inventory",
             Self::NotAllowed => "add the user to the group sudo on the node",
             Self::TtyRequired => "remove `Defaults requiretty` from the node's sudoers",
             Self::Expired => "log in by hand and set a new password",
@@ -60,7 +58,8 @@ impl SudoRefusal {
     /// Reads sudo's stderr, from sudo or from sudo-rs, in the C locale.
     pub(super) fn recognize(exit: Option<u32>, stderr: &str) -> Self {
         // Order matters: an expired password says "try again", a wrong one "no password was provided", too.
-        const SAYINGS: [(&str, SudoRefusal); 15] = [
+        const SAYINGS: [(&str, SudoRefusal); 16] = [
+            ("password has expired", SudoRefusal::Expired),
             ("password expired", SudoRefusal::Expired),
             ("password is expired", SudoRefusal::Expired),
             ("account has expired", SudoRefusal::Expired),

@@ -157,11 +157,17 @@ async fn a_login_shell_that_runs_nothing_is_told() {
         };
         let node = FakeNode::start(config).await.unwrap();
         let mut target = target(&node);
-        target.sudo = Sudo::AlreadyRoot;
-        let session = connect(&target).await.unwrap();
-        let error = session.run("echo out", LIMIT).await.unwrap_err();
-        assert!(matches!(error, ExecError::NoShell { .. }), "{error:?}");
-        assert!(error.to_string().contains(said), "{error}");
+        for sudo in [
+            Sudo::AlreadyRoot,
+            Sudo::Passwordless,
+            Sudo::Password("s3cret".into()),
+        ] {
+            target.sudo = sudo;
+            let session = connect(&target).await.unwrap();
+            let error = session.run("echo out", LIMIT).await.unwrap_err();
+            assert!(matches!(error, ExecError::NoShell { .. }), "{error:?}");
+            assert!(error.to_string().contains(said), "{error}");
+        }
     }
 }
 
