@@ -377,3 +377,136 @@ impl Text for PortRule {
     const EXPECTED: &'static str = "a port rule";
     const PATTERN: Option<&'static str> = Some("^(tcp|udp)/[0-9]{1,5}(-[0-9]{1,5})?$");
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn refused<T: FromStr<Err = Wrong> + fmt::Debug>(text: &str) -> String {
+        let wrong = text.parse::<T>().unwrap_err();
+        wrong.help.map_or(wrong.message.clone(), |help| {
+            format!("{}; {help}", wrong.message)
+        })
+    }
+
+    #[test]
+    fn a_host_is_an_address_or_a_name() {
+        for (text, shown) in [
+            ("192.168.1.10", "192.168.1.10"),
+            ("FD00::0:1", "fd00::1"),
+            ("jarvis", "jarvis"),
+            ("Jarvis.Local.", "jarvis.local"),
+            ("127.0.0.1", "127.0.0.1"),
+            ("10-0-0-1.example.com", "10-0-0-1.example.com"),
+        ] {
+            assert_eq!(text.parse::<HostAddress>().unwrap().to_string(), shown);
+        }
+        for text in [
+            "",
+            ".",
+            "a..b",
+            "-a",
+            "a b",
+            "a\n",
+            "300.1.1.1",
+            "1.2.3",
+            "1.2.3.4.5",
+            "[::1]",
+            "::g",
+            "0.0.0.0",
+            "255.255.255.255",
+            "224.0.0.1",
+            "ff02::1",
+            "10.0.0.0/8",
+            "pi@a",
+            "a:22",
+            "ü",
+            &"a".repeat(64),
+            "\0",
+        ] {
+            assert!(
+                refused::<HostAddress>(text).contains("is no host address"),
+                "{text}"
+            );
+        }
+        assert!(
+            refused::<HostAddress>("jarvis:2222")
+                .ends_with("write `host = \"jarvis\"` and `port = 2222`")
+        );
+    }
+
+    #[test]
+    fn a_node_has_an_address_of_its_own() {
+        assert_eq!(
+            "10.0.0.1".parse::<NodeAddress>().unwrap().to_string(),
+            "10.0.0.1"
+        );
+        for text in ["127.0.0.1", "::1", "jarvis", "0.0.0.0", ""] {
+            refused::<NodeAddress>(text);
+        }
+    }
+
+    #[test]
+    fn a_network_has_no_host_bits() {
+        for (text, shown) in [
+            ("10.0.0.0/8", "10.0.0.0/8"),
+            ("10.0.0.1", "10.0.0.1/32"),
+            ("fd00::/64", "fd00::/64"),
+        ] {
+            assert_eq!(text.parse::<Cidr>().unwrap().to_string(), shown);
+        }
+        assert!(refused::<Cidr>("192.168.1.10/24").ends_with("did you mean `192.168.1.0/24`?"));
+        for text in ["10.0.0.0/33", "10.0.0/8", "lan", ""] {
+            refused::<Cidr>(text);
+        }
+    }
+
+    #[test]
+    fn a_jump_host_has_the_form_of_ssh() {
+        for text in [
+            "bastion",
+            "me@bastion",
+            "me@bastion:2222",
+            "10.0.0.1:22",
+            "me@[fd00::1]:22",
+            "fd00::1",
+        ] {
+            assert_eq!(text.parse::<Jump>().unwrap().to_string(), text);
+        }
+        assert_eq!("[fd00::1]".parse::<Jump>().unwrap().to_string(), "fd00::1");
+        for text in [
+            "",
+            "@",
+            "me@",
+            "Me@bastion",
+            "a,b",
+            "a:0",
+            "a:x",
+            "[fd00::1",
+            "[fd00::1]22x",
+            "a b",
+        ] {
+            refused::<Jump>(text);
+        }
+    }
+
+    #[test]
+    fn a_port_rule_names_protocol_and_ports() {
+        for text in ["tcp/80", "udp/5000-5010"] {
+            assert_eq!(text.parse::<PortRule>().unwrap().to_string(), text);
+        }
+        for text in [
+            "80",
+            "tcp/",
+            "tcp/0",
+            "icmp/1",
+            "tcp/1-",
+            "tcp/9-1",
+            "tcp/65536",
+            "",
+        ] {
+            refused::<PortRule>(text);
+        }
+    }
+}

@@ -113,3 +113,50 @@ impl Value for SysctlValue {
         Some(Self(words))
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_spellings_are_one_parameter() {
+        for (text, dots, path) in [
+            ("vm.swappiness", "vm.swappiness", "vm/swappiness"),
+            (
+                "net/ipv4/ip_forward",
+                "net.ipv4.ip_forward",
+                "net/ipv4/ip_forward",
+            ),
+            (
+                "net.ipv4.conf.eth0/5.rp_filter",
+                "net.ipv4.conf.eth0/5.rp_filter",
+                "net/ipv4/conf/eth0.5/rp_filter",
+            ),
+            (
+                "net/ipv4/conf/eth0.5/rp_filter",
+                "net.ipv4.conf.eth0/5.rp_filter",
+                "net/ipv4/conf/eth0.5/rp_filter",
+            ),
+        ] {
+            let key = text.parse::<SysctlKey>().unwrap();
+            assert_eq!((key.as_str(), key.path().as_str()), (dots, path));
+        }
+        for text in [
+            "",
+            "vm",
+            ".",
+            "vm.",
+            ".vm",
+            "vm..x",
+            "/etc/passwd",
+            "../../etc/passwd",
+            "net.*.x",
+            "-vm.x",
+            "a b.c",
+            "a.b\n",
+        ] {
+            text.parse::<SysctlKey>().unwrap_err();
+        }
+    }
+}
