@@ -1,0 +1,65 @@
+//! Finding and reading the inventory.
+
+use std::sync::Arc;
+
+use camino::Utf8PathBuf;
+
+use super::exit::Exit;
+use super::output::Failure;
+use super::Options;
+use crate::inventory::{self, Inventory, Node};
+
+/// Where the inventory is looked for.
+const PLACES: [&str; 2] = ["inventory/homelab.toml", "homelab.toml"];
+
+/// A valid inventory.
+pub(super) struct Loaded {
+    pub(super) inventory: Arc<Inventory>,
+}
+
+/// Finds, reads and validates the inventory. Warnings go to stderr; errors end the command before any node hears of it.
+pub(super) fn load(options: &Options) -> Result<Loaded, Failure> {
+    let file = find(options)?;
+    let loaded = inventory::load(&file).map_err(|invalid| {
+        let colour = options.style().colour;
+        match invalid.report() {
+            Some(report) => Failure::new(Exit::Usage, format!("{}\n{}", file, report.render(colour))),
+            None => Failure::new(Exit::Usage, invalid.to_string()),
+        }
+    })?;
+    Ok(Loaded { inventory: Arc::new(loaded.inventory) })
+}
+
+/// The inventory's file: the one named, or the first of the usual places.
+pub(super) fn find(options: &Options) -> Result<Utf8PathBuf, Failure> {
+    if let Some(file) = &options.inventory {
+        return Ok(file.clone());
+    }
+    let usual = PLACES.iter().map(Utf8PathBuf::from).find(|place| place.exists());
+    usual.ok_or_else(|| {
+        let message = format!("there is no inventory at {}", PLACES.join(" or "));
+        Failure::new(Exit::Usage, message).hint("name one with --inventory FILE, or write one with `selfheal init HOST…`")
+    })
+}
+
+impl Loaded {
+    /// The nodes that `--on` chooses.
+    pub(super) fn select(&self, options: &Options) -> Result<Vec<Node>, Failure> {
+        match &options.on {
+            None => Ok(self.inventory.nodes.clone()),
+            Some(expression) => {
+                let chosen = self.inventory.select(expression);
+                let chosen = chosen.map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
+                Ok(chosen.into_iter().cloned().collect())
+            }
+        }
+    }
+
+    /// The node of this name.
+    pub(super) fn node(&self, name: &str) -> Result<&Node, Failure> {
+        self.inventory.node(name).ok_or_else(|| {
+            let names: Vec<&str> = self.inventory.nodes.iter().map(|node| node.name.as_str()).collect();
+            Failure::new(Exit::Usage, format!("the inventory has no node '{name}'; it has {}", names.join(", ")))
+        })
+    }
+}

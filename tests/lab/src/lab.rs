@@ -1,0 +1,200 @@
+//! A lab: virtual Pis on one LAN.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::cache::Cache;
+use crate::identity::Identity;
+use crate::image::Image;
+use crate::network::{Port, Seat};
+use crate::pi::{BOOT, Pi};
+use crate::qemu::{Machine, Setup, Start};
+use crate::snapshot::{self, FIRST_BOOT, MEMORY_MIB, Snapshot};
+use crate::{process, repository};
+
+/// How a Pi is to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// RAM in MiB.
+    pub memory_mib: u32,
+    /// Boots instead of going on from the RAM snapshot; so does any other memory size than the default.
+    pub cold: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            memory_mib: MEMORY_MIB,
+            cold: false,
+        }
+    }
+}
+
+/// A table with virtual Pis on it that share a LAN, apart from all other labs' LANs.
+#[derive(Debug)]
+pub struct Lab {
+    cache: Cache,
+    image: Image,
+    repository: PathBuf,
+    snapshot: Snapshot,
+    folder: PathBuf,
+    lan: Port,
+    seats: AtomicU8,
+    /// Held while the lab is in use; a folder whose lock is free was left behind.
+    _lock: Option<File>,
+}
+
+static LABS: AtomicU32 = AtomicU32::new(0);
+
+impl Lab {
+    /// A lab for a test, gone with the value. Whatever image or snapshot the cache lacks is built first.
+    ///
+    /// # Errors
+    /// When something cannot be built; the text says what to do.
+    pub fn new() -> Result<Self> {
+        let cache = Cache::open()?;
+        let labs = cache.subfolder("run")?;
+        remove_left_behind(&labs);
+        let folder = labs.join(format!(
+            "test-{}-{}",
+            std::process::id(),
+            LABS.fetch_add(1, Ordering::Relaxed)
+        ));
+        fs::create_dir_all(&folder)?;
+        let lock = File::create(folder.join("lock"))?;
+        lock.lock()?;
+        let lan = Port::reserve(&cache)?;
+        Self::assemble(cache, folder, lan, Some(lock))
+    }
+
+    /// The user's own lab, of which each process holds one Pi; `lan` is the port that they share.
+    pub(crate) fn join(cache: Cache, folder: PathBuf, lan: u16) -> Result<Self> {
+        let lan = Port::join(&cache, lan)?;
+        Self::assemble(cache, folder, lan, None)
+    }
+
+    fn assemble(cache: Cache, folder: PathBuf, lan: Port, lock: Option<File>) -> Result<Self> {
+        let image = Image::ensure(&cache)?;
+        let repository = repository::ensure(&cache, &image)?;
+        let snapshot = Snapshot::ensure(&cache, &image)?;
+        Ok(Self {
+            cache,
+            image,
+            repository,
+            snapshot,
+            folder,
+            lan,
+            seats: AtomicU8::new(1),
+            _lock: lock,
+        })
+    }
+
+    /// A fresh Pi, ready for a login.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn boot(&self, name: &str) -> Result<Pi> {
+        self.boot_with(name, &Options::default())
+    }
+
+    /// A fresh Pi that is somehow special.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn boot_with(&self, name: &str, options: &Options) -> Result<Pi> {
+        let seat = Seat {
+            number: self.seats.fetch_add(1, Ordering::Relaxed),
+        };
+        ensure!(seat.number <= 200, "this lab's table is full");
+        self.boot_at(name, seat, options)
+            .with_context(|| format!("cannot boot the virtual Pi {name}"))
+    }
+
+    pub(crate) fn boot_at(&self, name: &str, seat: Seat, options: &Options) -> Result<Pi> {
+        let folder = self.folder.join(name);
+        fs::create_dir(&folder).with_context(|| {
+            format!("there is a Pi of that name already ({})", folder.display())
+        })?;
+        let cold = options.cold || options.memory_mib != MEMORY_MIB;
+        if cold {
+            snapshot::lay_disks(&self.image.disk(), &self.image.boot_partition(), &folder)?;
+        } else {
+            snapshot::lay_disks(
+                &self.snapshot.disk(),
+                &self.snapshot.boot_partition(),
+                &folder,
+            )?;
+        }
+        let port = Port::reserve(&self.cache)?;
+        let identity = Identity::new(&folder)?;
+        let known_hosts = folder.join("known_hosts");
+        fs::write(
+            &known_hosts,
+            format!("[127.0.0.1]:{} {}\n", port.number, identity.host_key),
+        )?;
+        let machine = Machine::new(Setup {
+            name: name.to_owned(),
+            folder,
+            image: self.image.clone(),
+            repository: Some(self.repository.clone()),
+            accelerator: self.snapshot.accelerator,
+            memory_mib: options.memory_mib,
+            ssh_port: port.number,
+            lan_port: self.lan.number,
+            seat,
+            serves_time: Arc::new(AtomicBool::new(true)),
+        });
+        let ssh = crate::ssh::Ssh {
+            port: port.number,
+            key: self.image.key(),
+            known_hosts,
+        };
+        let pi = Pi {
+            machine,
+            identity,
+            ssh,
+            _port: port,
+        };
+
+        let snapshot = (!cold).then(|| self.snapshot.ram());
+        pi.machine.power_on(Start {
+            snapshot,
+            clock: None,
+        })?;
+        if cold {
+            snapshot::settle(&pi.machine, FIRST_BOOT)?;
+        }
+        pi.root(&pi.identity.script(seat))?;
+        pi.wait_for_ssh(BOOT)?;
+        Ok(pi)
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        // A Pi that lives on still has its disks in there.
+        let _ = fs::remove_file(self.folder.join("lock"));
+        let _ = fs::remove_dir(&self.folder);
+    }
+}
+
+/// Removes the folders of tests that were killed.
+fn remove_left_behind(labs: &Path) {
+    for entry in fs::read_dir(labs).into_iter().flatten().flatten() {
+        let is_test = entry.file_name().as_encoded_bytes().starts_with(b"test-");
+        let lock = File::open(entry.path().join("lock"));
+        if is_test
+            && lock.is_ok_and(|lock| lock.try_lock().is_ok())
+            && fs::remove_dir_all(entry.path()).is_ok()
+        {
+            process::say(&format!(
+                "removed {}, which a killed test left behind",
+                entry.path().display()
+            ));
+        }
+    }
+}
