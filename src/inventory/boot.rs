@@ -3,10 +3,11 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::define::{section, serialized_as_shown};
 use super::diagnostic::Wrong;
 use super::name::shown;
 use super::quantity::{HOUR, MINUTE, Period};
-use super::setting::{Text, section, serialized_as_shown};
+use super::setting::Text;
 
 section! {
     /// The kernel command line: for all nodes in `[boot]`, for one in `[nodes.NAME.boot]`.

@@ -6,9 +6,10 @@ use std::str::FromStr;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use super::define::serialized_as_shown;
 use super::diagnostic::{Wrong, nearest};
 use super::name::shown;
-use super::setting::{Text, serialized_as_shown};
+use super::setting::Text;
 
 /// A public key as it stands in `authorized_keys` and `*.pub`: algorithm, key, comment.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,8 +1,8 @@
 //! Kubernetes labels of a node.
 
+use super::define::text;
 use super::diagnostic::Wrong;
 use super::name::shown;
-use super::setting::text;
 
 text! {
     /// The key of a label, `[prefix/]name`, outside the prefixes that Kubernetes keeps for itself.

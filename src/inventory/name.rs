@@ -1,7 +1,7 @@
 //! Names: of clusters, nodes, users, and of the things on a node.
 
+use super::define::text;
 use super::diagnostic::Wrong;
-use super::setting::text;
 
 const LABEL: &str = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$";
 

@@ -7,11 +7,12 @@ use camino::Utf8Path;
 
 use super::address::{HostAddress, NodeAddress, Port};
 use super::boot::Boot;
+use super::define::{choice, section};
 use super::hardening::Hardening;
 use super::key::PublicKey;
 use super::label::{LabelKey, LabelValue};
 use super::name::{NodeName, Tag, UserName};
-use super::setting::{Required, choice, section};
+use super::setting::Required;
 use super::ssh::Ssh;
 
 /// A node with all that holds for it: defaults, under the inventory's sections, under its own.

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::define::serialized_as_shown;
 use super::diagnostic::Wrong;
 use super::name::shown;
 use super::schema::{Definitions, Schema};
-use super::setting::{Found, Problems, Text, Value, serialized_as_shown, whole_number};
+use super::setting::{Found, Problems, Text, Value, whole_number};
 
 /// A minute, in seconds.
 pub(crate) const MINUTE: u64 = 60;

@@ -2,10 +2,11 @@
 
 use serde_json::json;
 
+use super::define::{shown_as_str, text};
 use super::diagnostic::{Diagnostic, Wrong};
 use super::name::shown;
 use super::schema::{Definitions, Schema};
-use super::setting::{Found, Problems, Value, shown_as_str, text};
+use super::setting::{Found, Problems, Value};
 
 text! {
     /// A kernel parameter in the form with dots: `net.ipv4.ip_forward`. The form with slashes is understood too.

@@ -1,8 +1,8 @@
 //! `[versions]`: what the cluster runs.
 
+use super::define::{section, text};
 use super::diagnostic::Wrong;
 use super::name::shown;
-use super::setting::{section, text};
 
 section! {
     /// The versions the cluster is to run. What is not said here is the version this selfheal was tested with.
