@@ -18,7 +18,7 @@ use crate::node::snapshot::Snapshot;
 use crate::plan::{self, NodePlan, Snapshots, Step};
 use crate::report::{Event, Events};
 use crate::resource::change::Phase;
-use crate::ssh::{self, Method, Prompt, Session, Status};
+use crate::ssh::{self, ErrorClass, Method, Prompt, Session, Status};
 use script::{Guard, Holder};
 
 
@@ -155,7 +155,7 @@ impl Run {
     async fn prove_new_login(&self, reached: &mut Reached) -> Result<(), NodeError> {
         let target = fleet::without_password(&reached.target);
         let proof = async {
-            let session = ssh::connect(&target, &no_prompt()).await?;
+            let session = connect_anew(&target, reached.node.hardening.dead_man.get() / 2).await?;
             let disarm = script::disarm(&self.claim.on(&reached.snapshot), &nonce()?);
             exec(&session, "disarming the dead man's switch", &disarm, Duration::from_secs(120)).await?;
             Ok::<Session, NodeError>(session)
@@ -221,6 +221,19 @@ impl Run {
 pub async fn settle(session: &Session, holder: &Holder) -> Result<(), NodeError> {
     exec(session, "settling the dead man's switch", &script::settle(holder, &nonce()?), Duration::from_secs(300)).await?;
     Ok(())
+}
+
+/// A new connection that nobody helps along. sshd may be just about to start again, so a silent door is knocked at for
+/// a while; a refusal is final.
+async fn connect_anew(target: &ssh::Target, patience: Duration) -> Result<Session, NodeError> {
+    let deadline = Instant::now() + patience.min(Duration::from_secs(30));
+    loop {
+        match ssh::connect(target, &no_prompt()).await {
+            Ok(session) => return Ok(session),
+            Err(error) if error.class() == ErrorClass::Refused || Instant::now() > deadline => return Err(error.into()),
+            Err(_) => tokio::time::sleep(Duration::from_millis(300)).await,
+        }
+    }
 }
 
 /// A login that must work without anybody to ask.

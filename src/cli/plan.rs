@@ -49,7 +49,7 @@ pub(super) fn run(options: &Options) -> Result<Exit, Failure> {
 /// Prints plans for people.
 pub(super) fn show(loaded: &super::load::Loaded, plans: &[NodePlan], options: &Options) {
     for plan in plans {
-        let shown = Shown { plan, about: about(loaded, &plan.node), style: options.style() };
+        let shown = Shown { plan, about: about(loaded, &plan.node), style: options.style(), all: options.verbose };
         print(&format!("{shown}\n"));
     }
     print(&format!("{}\n", summary(plans)));

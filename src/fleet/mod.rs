@@ -17,7 +17,7 @@ use crate::report::{Event, Events};
 use crate::ssh::{self, Prompt, Session};
 
 pub use error::{Class, NodeError, last_lines};
-pub use target::{TargetError, target, without_password};
+pub use target::{TargetError, home, target, without_password};
 
 /// How long a probe may take: it only reads.
 const PROBE_LIMIT: Duration = Duration::from_secs(120);

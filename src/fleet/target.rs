@@ -1,11 +1,13 @@
-//! From a node of the inventory to a target of SSH: paths are resolved, secrets are fetched.
+//! From a node of the inventory to a target of SSH: the user's ~/.ssh/config fills in what the inventory leaves open,
+//! secrets are fetched, paths are resolved.
 
 use camino::{Utf8Path, Utf8PathBuf};
 use secrecy::SecretString;
 use thiserror::Error;
 
-use crate::inventory::{Jump, Node, Secret, SecretError, Ssh};
-use crate::ssh::{Agent, Hop, InvalidHostKey, Sudo, Target, Timeouts};
+use crate::inventory::{Node, Secret, SecretError};
+use crate::ssh::config::{ConfigError, JumpHost, Overrides, resolve};
+use crate::ssh::{Agent, InvalidHostKey, Sudo, Target, Timeouts};
 
 /// Why the login could not be prepared.
 #[derive(Debug, Error)]
@@ -13,6 +15,9 @@ pub enum TargetError {
     /// There is no home folder to start from.
     #[error("this user has no home folder")]
     NoHome,
+    /// The user's SSH configuration is of no use.
+    #[error("the SSH configuration of this computer cannot be used")]
+    Config(#[from] ConfigError),
     /// A secret is not to be had.
     #[error("the {what} is not to be had")]
     Secret {
@@ -27,36 +32,50 @@ pub enum TargetError {
     HostKey(#[from] InvalidHostKey),
 }
 
-/// Keys that ssh tries when it is not told which (ssh_config(5), IdentityFile).
-const USUAL_KEYS: [&str; 3] = ["id_ed25519", "id_ecdsa", "id_rsa"];
-
 /// How `node` is reached.
 ///
 /// # Errors
-/// A [`TargetError`] when a path or a secret cannot be resolved.
+/// A [`TargetError`] when a path, a secret or the SSH configuration cannot be resolved.
 pub async fn target(node: &Node) -> Result<Target, TargetError> {
-    let home = etcetera::home_dir().ok().and_then(|home| Utf8PathBuf::try_from(home).ok()).ok_or(TargetError::NoHome)?;
+    let home = home()?;
     let ssh = &node.ssh;
-    let mut destination = hop(ssh, &home, node.host.to_string(), node.user.to_string(), node.port.get());
-    destination.host_key = node.host_key.as_ref().map(|key| key.to_string().parse()).transpose()?;
-    let jump = |jump: &Jump| {
-        let user = jump.user.as_ref().map_or_else(|| node.user.to_string(), ToString::to_string);
-        hop(ssh, &home, jump.host.to_string(), user, jump.port.map_or(22, |port| port.get()))
+    let identities: Vec<Utf8PathBuf> = ssh.identity.iter().map(|path| path.expand(&home)).collect();
+    let jump = ssh.jump.iter().map(|jump| JumpHost {
+        user: jump.user.as_ref().map(ToString::to_string),
+        host: jump.host.to_string(),
+        port: jump.port.map(|port| port.get()),
+    });
+    let overrides = Overrides {
+        config_file: None,
+        port: Some(node.port.get()),
+        user: Some(node.user.to_string()),
+        identities: identities.clone(),
+        agent: (!ssh.agent).then_some(Agent::None),
+        jump: (!ssh.jump.is_empty()).then(|| jump.collect()),
+        proxy_command: ssh.proxy_command.command().map(str::to_owned),
     };
-    destination.login_password = secret("login password", ssh.login_password.as_ref(), &home).await?;
+    let mut way = resolve(&node.host.to_string(), &overrides).await?;
+    for hop in &mut way.jump {
+        hop.identities.splice(0..0, identities.iter().cloned());
+    }
+    way.destination.host_key = node.host_key.as_ref().map(|key| key.to_string().parse()).transpose()?;
+    way.destination.login_password = secret("login password", ssh.login_password.as_ref(), &home).await?;
     let sudo = match secret("sudo password", ssh.sudo_password.as_ref(), &home).await? {
         _ if node.user.as_str() == "root" => Sudo::AlreadyRoot,
         Some(password) => Sudo::Password(password),
         None => Sudo::Passwordless,
     };
-    Ok(Target {
-        node: node.name.to_string(),
-        destination,
-        jump: ssh.jump.iter().map(jump).collect(),
-        proxy_command: ssh.proxy_command.command().map(str::to_owned),
-        sudo,
-        timeouts: Timeouts { connect: ssh.connect_timeout.get(), ..Timeouts::default() },
-    })
+    let timeouts = Timeouts { connect: ssh.connect_timeout.get(), ..Timeouts::default() };
+    Ok(way.into_target(node.name.to_string(), sudo, timeouts))
+}
+
+/// This user's home folder.
+///
+/// # Errors
+/// [`TargetError::NoHome`].
+pub fn home() -> Result<Utf8PathBuf, TargetError> {
+    let home = etcetera::home_dir().ok().and_then(|home| Utf8PathBuf::try_from(home).ok());
+    home.ok_or(TargetError::NoHome)
 }
 
 async fn secret(
@@ -70,20 +89,6 @@ async fn secret(
             Ok(value) => Ok(Some(value)),
             Err(source) => Err(TargetError::Secret { what, source }),
         },
-    }
-}
-
-fn hop(ssh: &Ssh, home: &Utf8Path, host: String, user: String, port: u16) -> Hop {
-    let identities = match ssh.identity.as_slice() {
-        [] => USUAL_KEYS.iter().map(|name| home.join(".ssh").join(name)).collect(),
-        named => named.iter().map(|path| path.expand(home)).collect(),
-    };
-    Hop {
-        port,
-        identities,
-        identities_only: !ssh.identity.is_empty(),
-        agent: if ssh.agent { Agent::from_env() } else { Agent::None },
-        ..Hop::new(host, user)
     }
 }
 

@@ -7,12 +7,12 @@ use camino::Utf8PathBuf;
 use minijinja::context;
 
 use super::template::{Template, file, landing, verbatim};
-use crate::inventory::{Hardening, Inventory, Node, Storage, Swap, Upgrades};
+use crate::inventory::{Hardening, Inventory, Node, PortRule, PublicKey, Role, Sshd, Storage, Swap, Upgrades};
 use crate::node::ledger::LayerName;
 use crate::node::probe::Questions;
-use crate::node::snapshot::Snapshot;
+use crate::node::snapshot::{FileState, Snapshot};
 use crate::resource::change::Refusal;
-use crate::resource::{Resource, Wanted, edit};
+use crate::resource::{FIREWALL_UNIT, Resource, Wanted, edit};
 
 const SSHD: Template = landing!("/etc/ssh/sshd_config.d/00-selfheal.conf");
 const SYSCTL: Template = landing!("/etc/sysctl.d/90-selfheal.conf");
@@ -59,6 +59,9 @@ const KERNELS: [&str; 6] = [
 /// What keeps time; one is enough.
 const TIME_KEEPERS: [&str; 4] = ["systemd-timesyncd", "chrony", "ntpsec", "ntp"];
 
+/// k3s's own pod and service networks (domain.md §3.2).
+const CLUSTER_NETWORKS: [&str; 2] = ["10.42.0.0/16", "10.43.0.0/16"];
+
 /// What k3s and a stable node want of the kernel (domain.md §3.6); the last four are exactly what
 /// `protect-kernel-defaults` checks.
 const SYSCTLS: [(&str, &str); 8] = [
@@ -100,7 +103,7 @@ const UNITS: [&str; 5] = [
     "dphys-swapfile.service",
     "selfheal-deadman-boot.service",
     "selfheal-deadman.timer",
-    "selfheal-firewall.service",
+    FIREWALL_UNIT,
 ];
 
 /// The recipe.
@@ -116,7 +119,7 @@ pub(super) fn desired(inventory: &Inventory, node: &Node, snapshot: &Snapshot) -
     resources.extend(settings.disable_services.iter().map(|unit| want(Wanted::Stopped(unit.to_string()))));
     dead_man(&mut resources);
     login(node, snapshot, &mut resources)?;
-    firewall(inventory, settings, &mut resources)?;
+    firewall(inventory, node, snapshot, &mut resources)?;
     Ok(resources)
 }
 
@@ -192,7 +195,7 @@ fn swap(settings: &Hardening, snapshot: &Snapshot, resources: &mut Vec<Resource>
         return Ok(());
     }
     resources.push(want(Wanted::Stopped("dphys-swapfile.service".into())));
-    if *snapshot.file("/etc/rpi".into()) == crate::node::snapshot::FileState::Directory {
+    if *snapshot.file("/etc/rpi".into()) == FileState::Directory {
         resources.push(folder("/etc/rpi/swap.conf.d"));
         resources.push(verbatim(LAYER, RPI_SWAP, 0o644));
     }
@@ -253,7 +256,7 @@ fn login(node: &Node, snapshot: &Snapshot, resources: &mut Vec<Resource>) -> Res
         let path = home.join(".ssh/authorized_keys");
         let current = edit::undo(snapshot.content(&path).unwrap_or_default());
         let there = String::from_utf8_lossy(&current).into_owned();
-        let missing = |key: &&crate::inventory::PublicKey| !there.contains(key.base64());
+        let missing = |key: &&PublicKey| !there.contains(key.base64());
         let block: Vec<String> = settings.authorized_keys.iter().filter(missing).map(ToString::to_string).collect();
         let content = edit::edit(snapshot.content(&path).unwrap_or_default(), |_| false, &block);
         resources.push(want(Wanted::Edit { path, content, mode: 0o600, owner: node.user.to_string() }));
@@ -274,7 +277,7 @@ fn login(node: &Node, snapshot: &Snapshot, resources: &mut Vec<Resource>) -> Res
     Ok(())
 }
 
-fn settings_lines(sshd: &crate::inventory::Sshd) -> Vec<String> {
+fn settings_lines(sshd: &Sshd) -> Vec<String> {
     let lines = sshd.settings.iter().flat_map(|(keyword, values)| {
         values.iter().map(move |value| format!("{keyword} {value}"))
     });
@@ -295,22 +298,39 @@ pub fn sshd_must_say(settings: &Hardening) -> Vec<String> {
 }
 
 /// An own table, never a `flush ruleset`: the chains of kube-proxy and flannel stay (domain.md §3.2).
-fn firewall(inventory: &Inventory, settings: &Hardening, resources: &mut Vec<Resource>) -> Result<(), Refusal> {
-    let firewall = &settings.firewall;
+fn firewall(
+    inventory: &Inventory,
+    node: &Node,
+    snapshot: &Snapshot,
+    resources: &mut Vec<Resource>,
+) -> Result<(), Refusal> {
+    let firewall = &node.hardening.firewall;
     if !firewall.enabled {
         return Ok(());
     }
     let nodes: Vec<String> = inventory.nodes.iter().filter_map(Node::lan_address).map(|ip| ip.to_string()).collect();
+    let hole = |rule: &PortRule| {
+        let port = match (rule.first, rule.last) {
+            (first, last) if first == last => first.to_string(),
+            (first, last) => format!("{first}-{last}"),
+        };
+        context! { port, protocol => rule.protocol.as_str(), from => Vec::<String>::new(), why => "inventory" }
+    };
     let values = context! {
-        admin => firewall.admin.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        allow => firewall.allow.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        admins => firewall.admin.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ssh_ports => snapshot.sshd.get("port").cloned().unwrap_or_else(|| vec!["22".to_owned()]),
         nodes,
+        cluster => CLUSTER_NETWORKS,
+        server => node.role == Role::ControlPlane,
+        etcd => inventory.control_planes().count() > 1,
+        wireguard => false,
+        allow => firewall.allow.iter().map(hole).collect::<Vec<_>>(),
     };
     resources.push(want(Wanted::Package("nftables".into())));
     resources.push(folder("/etc/selfheal"));
-    resources.push(file(LAYER, FIREWALL, 0o644, values)?);
     resources.push(verbatim(LAYER, FIREWALL_SERVICE, 0o644));
-    resources.push(want(Wanted::Running("selfheal-firewall.service".into())));
+    resources.push(file(LAYER, FIREWALL, 0o644, values)?);
+    resources.push(want(Wanted::Running(FIREWALL_UNIT.into())));
     Ok(())
 }
 

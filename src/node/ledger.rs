@@ -134,7 +134,10 @@ impl Id {
 
 impl fmt::Display for Id {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{} {}", self.kind, self.name)
+        match self.kind {
+            Kind::Hostname | Kind::Swap => formatter.write_str(&self.name),
+            kind => write!(formatter, "{kind} {}", self.name),
+        }
     }
 }
 

@@ -35,6 +35,9 @@ impl Style {
     }
 }
 
+/// More lines than this of a file that comes or goes are shown on request only.
+const LONG: usize = 40;
+
 /// One node's plan as text.
 pub struct Shown<'a> {
     /// The plan.
@@ -43,11 +46,13 @@ pub struct Shown<'a> {
     pub about: String,
     /// Colours or none.
     pub style: Style,
+    /// Whether long new files are shown, too.
+    pub all: bool,
 }
 
 impl Display for Shown<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Shown { plan, about, style } = self;
+        let Shown { plan, about, style, .. } = self;
         writeln!(f, "{} ({about})", style.bold(plan.node.as_str()))?;
         if plan.is_empty() {
             return writeln!(f, "  nothing to change");
@@ -96,6 +101,11 @@ impl Shown<'_> {
     }
 
     fn diff(&self, f: &mut Formatter<'_>, before: Option<&str>, after: Option<&str>) -> fmt::Result {
+        // A long file of selfheal's own that comes or goes says little; one that changes is shown whole.
+        let lines = before.xor(after).map_or(0, |text| text.lines().count());
+        if lines > LONG && !self.all {
+            return writeln!(f, "        ({lines} lines; --verbose shows them)");
+        }
         let diff = TextDiff::from_lines(before.unwrap_or_default(), after.unwrap_or_default());
         for hunk in diff.unified_diff().context_radius(2).iter_hunks() {
             for line in hunk.to_string().lines() {

@@ -82,6 +82,7 @@ fn simple(
 ) -> Change {
     let phase = match resource.wanted {
         Wanted::Package(_) => Phase::Packages,
+        Wanted::Running(ref unit) if unit == consequence::FIREWALL_UNIT => Phase::Guarded,
         _ => Phase::Settings,
     };
     Change {
@@ -121,6 +122,18 @@ fn unit(resource: &Resource, snapshot: &Snapshot, name: &str, enabled: bool, act
     let before = if state.loaded { word(state.enabled(), state.active) } else { "absent".to_owned() };
     let after = word(enabled, active.unwrap_or(state.active));
     Some(simple(resource, Verb::Update, &before, &after, enable.into_iter().chain(start).collect(), undo))
+}
+
+/// Whether an edit leaves every line as it is and adds some: one more key locks nobody out, and the first one has to be
+/// there before passwords go.
+fn only_adds(current: Option<&RegularFile>, new: &NewFile<'_>) -> bool {
+    let lines = |content: &[u8]| content.split(|&byte| byte == b'\n').map(<[u8]>::to_vec).collect::<BTreeSet<_>>();
+    match current.map(|file| &file.content) {
+        _ if new.enforce => false,
+        None => true,
+        Some(Content::Whole(content)) => lines(content).is_subset(&lines(new.content)),
+        Some(Content::Hash(_)) => false,
+    }
 }
 
 struct NewFile<'a> {
@@ -170,7 +183,7 @@ fn file(resource: &Resource, new: &NewFile<'_>, snapshot: &Snapshot) -> Result<O
         layer: resource.layer,
         verb: if current.is_some() { Verb::Update } else { Verb::Create },
         view: view(current, Some(new)),
-        phase: if consequence::locks_out(new.path) { Phase::Guarded } else { Phase::Settings },
+        phase: if consequence::locks_out(new.path) && !only_adds(current, new) { Phase::Guarded } else { Phase::Settings },
         actions,
         effects: consequence::effects(new.path),
         reboot: None,

@@ -14,6 +14,7 @@ use crate::node::boot::Token;
 use crate::node::ledger::{Id, Kind, LayerName};
 
 pub use compare::compare;
+pub use consequence::FIREWALL_UNIT;
 pub use undo::undo;
 
 /// A thing that a layer wants of a node.

@@ -18,7 +18,7 @@ pub fn undo(id: &Id, entry: &Entry, snapshot: &Snapshot) -> Result<Change, Refus
         id: id.clone(),
         verb: Verb::Remove,
         view,
-        phase: if path.is_some_and(consequence::locks_out) { Phase::Guarded } else { Phase::Removals },
+        phase: if path.is_some_and(consequence::locks_out) || id.name == consequence::FIREWALL_UNIT { Phase::Guarded } else { Phase::Removals },
         actions,
         effects: path.map(consequence::effects).unwrap_or_default(),
         reboot: None,

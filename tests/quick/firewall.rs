@@ -106,11 +106,6 @@ fn nft_takes_the_rules() {
     for rules in [render(&control_plane()), render(&worker())] {
         assert_eq!(check(&rules), Some((true, String::new())), "{rules}");
     }
-    assert_eq!(
-        check(&render(&worker()).replace("accept", "akzept"))
-            .unwrap()
-            .0,
-        false,
-        "nft checks nothing"
-    );
+    let broken = check(&render(&worker()).replace("accept", "akzept")).unwrap();
+    assert!(!broken.0, "nft checks nothing");
 }
