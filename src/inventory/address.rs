@@ -8,10 +8,11 @@ use std::str::FromStr;
 use ipnet::IpNet;
 use serde_json::json;
 
+use super::define::serialized_as_shown;
 use super::diagnostic::Wrong;
 use super::name::{UserName, shown};
 use super::schema::{Definitions, Schema};
-use super::setting::{Found, Problems, Text, Value, serialized_as_shown, whole_number};
+use super::setting::{Found, Problems, Text, Value, whole_number};
 
 /// A TCP port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
@@ -194,46 +195,6 @@ impl FromStr for NodeAddress {
     }
 }
 
-/// A network in CIDR form: `192.168.1.0/24`. A single address is taken as a network of one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
-pub struct Cidr(IpNet);
-
-impl Cidr {
-    /// The network, its host bits zero.
-    pub const fn get(self) -> IpNet {
-        self.0
-    }
-}
-
-impl fmt::Display for Cidr {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl FromStr for Cidr {
-    type Err = Wrong;
-
-    fn from_str(text: &str) -> Result<Self, Wrong> {
-        if let Ok(ip) = text.parse::<IpAddr>() {
-            return Ok(Self(ip.into()));
-        }
-        let net: IpNet = text.parse().map_err(|_| {
-            Wrong::new(format!("`{}` is no network", shown(text)))
-                .help("like `192.168.1.0/24` or `fd00::/64`")
-        })?;
-        if net.addr() != net.network() {
-            return Err(Wrong::new(format!("`{net}` has host bits set"))
-                .help(format!("did you mean `{}`?", net.trunc())));
-        }
-        Ok(Self(net))
-    }
-}
-
-impl Text for Cidr {
-    const EXPECTED: &'static str = "a network";
-}
-
 /// One jump host on the way to a node: `[user@]host[:port]`, an IPv6 address in brackets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Jump {
@@ -298,82 +259,101 @@ impl Text for Jump {
     const EXPECTED: &'static str = "a jump host";
 }
 
-/// What the firewall lets in from everywhere: `tcp/80`, `udp/5000-5010`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PortRule {
-    /// TCP or UDP.
-    pub protocol: Protocol,
-    /// The first port.
-    pub first: Port,
-    /// The last port; the same as the first for a single one.
-    pub last: Port,
-}
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
 
-/// A transport protocol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Protocol {
-    /// TCP
-    Tcp,
-    /// UDP
-    Udp,
-}
-
-impl Protocol {
-    /// The name as nftables writes it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Tcp => "tcp",
-            Self::Udp => "udp",
-        }
-    }
-}
-
-impl fmt::Display for PortRule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.protocol.as_str(), self.first)?;
-        if self.last == self.first {
-            Ok(())
-        } else {
-            write!(f, "-{}", self.last)
-        }
-    }
-}
-
-serialized_as_shown!(PortRule);
-
-impl FromStr for PortRule {
-    type Err = Wrong;
-
-    fn from_str(text: &str) -> Result<Self, Wrong> {
-        let wrong = || {
-            Wrong::new(format!("`{}` is no port rule", shown(text)))
-                .help("like `tcp/80` or `udp/5000-5010`")
-        };
-        let (protocol, ports) = text.split_once('/').ok_or_else(wrong)?;
-        let protocol = match protocol {
-            "tcp" => Protocol::Tcp,
-            "udp" => Protocol::Udp,
-            _ => return Err(wrong()),
-        };
-        let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
-        let (first, last): (Port, Port) = (first.parse()?, last.parse()?);
-        if last < first {
-            return Err(
-                Wrong::new(format!("`{}` ends before it starts", shown(text))).help(format!(
-                    "did you mean `{}/{last}-{first}`?",
-                    protocol.as_str()
-                )),
-            );
-        }
-        Ok(Self {
-            protocol,
-            first,
-            last,
+    fn refused<T: FromStr<Err = Wrong> + fmt::Debug>(text: &str) -> String {
+        let wrong = text.parse::<T>().unwrap_err();
+        wrong.help.map_or(wrong.message.clone(), |help| {
+            format!("{}; {help}", wrong.message)
         })
     }
-}
 
-impl Text for PortRule {
-    const EXPECTED: &'static str = "a port rule";
-    const PATTERN: Option<&'static str> = Some("^(tcp|udp)/[0-9]{1,5}(-[0-9]{1,5})?$");
+    #[test]
+    fn a_host_is_an_address_or_a_name() {
+        for (text, shown) in [
+            ("192.168.1.10", "192.168.1.10"),
+            ("FD00::0:1", "fd00::1"),
+            ("jarvis", "jarvis"),
+            ("Jarvis.Local.", "jarvis.local"),
+            ("127.0.0.1", "127.0.0.1"),
+            ("10-0-0-1.example.com", "10-0-0-1.example.com"),
+        ] {
+            assert_eq!(text.parse::<HostAddress>().unwrap().to_string(), shown);
+        }
+        for text in [
+            "",
+            ".",
+            "a..b",
+            "-a",
+            "a b",
+            "a\n",
+            "300.1.1.1",
+            "1.2.3",
+            "1.2.3.4.5",
+            "[::1]",
+            "::g",
+            "0.0.0.0",
+            "255.255.255.255",
+            "224.0.0.1",
+            "ff02::1",
+            "10.0.0.0/8",
+            "pi@a",
+            "a:22",
+            "ü",
+            &"a".repeat(64),
+            "\0",
+        ] {
+            assert!(
+                refused::<HostAddress>(text).contains("is no host address"),
+                "{text}"
+            );
+        }
+        assert!(
+            refused::<HostAddress>("jarvis:2222")
+                .ends_with("write `host = \"jarvis\"` and `port = 2222`")
+        );
+    }
+
+    #[test]
+    fn a_node_has_an_address_of_its_own() {
+        assert_eq!(
+            "10.0.0.1".parse::<NodeAddress>().unwrap().to_string(),
+            "10.0.0.1"
+        );
+        for text in ["127.0.0.1", "::1", "jarvis", "0.0.0.0", ""] {
+            refused::<NodeAddress>(text);
+        }
+    }
+
+    #[test]
+    fn a_jump_host_has_the_form_of_ssh() {
+        for text in [
+            "bastion",
+            "me@bastion",
+            "me@bastion:2222",
+            "10.0.0.1:22",
+            "me@[fd00::1]:22",
+            "fd00::1",
+        ] {
+            assert_eq!(text.parse::<Jump>().unwrap().to_string(), text);
+        }
+        assert_eq!("[fd00::1]".parse::<Jump>().unwrap().to_string(), "fd00::1");
+        for text in [
+            "",
+            "@",
+            "me@",
+            "Me@bastion",
+            "a,b",
+            "a:0",
+            "a:x",
+            "[fd00::1",
+            "[fd00::1]22x",
+            "a b",
+        ] {
+            refused::<Jump>(text);
+        }
+    }
 }

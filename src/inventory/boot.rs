@@ -3,10 +3,11 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::define::{section, serialized_as_shown};
 use super::diagnostic::Wrong;
 use super::name::shown;
 use super::quantity::{HOUR, MINUTE, Period};
-use super::setting::{Text, section, serialized_as_shown};
+use super::setting::Text;
 
 section! {
     /// The kernel command line: for all nodes in `[boot]`, for one in `[nodes.NAME.boot]`.
@@ -239,4 +240,84 @@ impl FromStr for BootToken {
 
 impl Text for BootToken {
     const EXPECTED: &'static str = "a kernel parameter";
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn refused(text: &str) -> String {
+        let wrong = text.parse::<BootToken>().unwrap_err();
+        wrong.message
+    }
+
+    #[test]
+    fn known_parameters_are_taken_with_values_that_make_sense() {
+        for text in [
+            "rcupdate.rcu_exp_cpu_stall_timeout=21000",
+            "rcupdate.rcu-normal-after-boot=1",
+            "usb-storage.quirks=152d:0578:u,0bc2:231a:u",
+            "pcie_aspm=off",
+            "quiet",
+            "fsck.repair=yes",
+        ] {
+            let token = text.parse::<BootToken>().unwrap();
+            assert!(token.is_known(), "{text}");
+            assert_eq!(token.to_string(), text);
+        }
+        for text in [
+            "rcupdate.rcu_exp_cpu_stall_timeout=20",
+            "quiet=1",
+            "pcie_aspm",
+            "usb-storage.quirks=152d:0578",
+        ] {
+            assert!(refused(text).contains("cannot have the value"), "{text}");
+        }
+    }
+
+    #[test]
+    fn other_parameters_are_told_apart() {
+        for text in [
+            "isolcpus=3",
+            "dyndbg=\"file drivers/usb/* +p\"",
+            "module.option=a=b",
+        ] {
+            assert!(!text.parse::<BootToken>().unwrap().is_known(), "{text}");
+        }
+        assert_eq!("a=b=c".parse::<BootToken>().unwrap().value(), Some("b=c"));
+    }
+
+    #[test]
+    fn what_decides_what_boots_is_never_taken() {
+        for text in [
+            "root=/dev/sda2",
+            "rootwait",
+            "rootfstype=ext4",
+            "init=/bin/sh",
+            "systemd.unit=rescue.target",
+            "rd.break",
+            "console=tty1",
+            "single",
+            "1",
+            "S",
+            "-b",
+            "--",
+            "=x",
+            "ro",
+            "cgroup_disable=memory",
+            "panic=0",
+            "psi=0",
+            "cgroup-enable=memory",
+            "systemd.unified_cgroup_hierarchy=0",
+            "",
+            "a b",
+            "a=\"b",
+            "a\nb",
+            "ü",
+            "\"a b\"=c",
+        ] {
+            assert!(refused(text).contains("cannot be added"), "{text}");
+        }
+    }
 }

@@ -5,6 +5,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::boot::Boot;
+use super::define::section;
 use super::diagnostic::Diagnostic;
 use super::hardening::Hardening;
 use super::lines::Lines;
@@ -13,7 +14,7 @@ use super::node::NodeSection;
 use super::report::Report;
 use super::rules::{self, Draft};
 use super::schema::{Definitions, Schema};
-use super::setting::{Found, Problems, Setting, Text, entries, section, table};
+use super::setting::{Found, Problems, Setting, Text, entries, table};
 use super::ssh::Ssh;
 use super::syntax::Syntax;
 use super::version::Versions;

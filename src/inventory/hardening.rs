@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::address::{Cidr, HostAddress, PortRule};
+use super::address::HostAddress;
+use super::define::{choice, section};
 use super::key::PublicKey;
 use super::name::{ModuleName, PackageName, UnitName};
+use super::network::{Cidr, PortRule};
 use super::quantity::{ByteSize, Count, DAY, HOUR, MINUTE, Period, YEAR};
-use super::setting::{choice, section};
 use super::sshd::{SshdKeyword, SshdValues};
 use super::sysctl::{SysctlKey, SysctlValue};
 

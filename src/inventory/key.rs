@@ -6,9 +6,10 @@ use std::str::FromStr;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use super::define::serialized_as_shown;
 use super::diagnostic::{Wrong, nearest};
 use super::name::shown;
-use super::setting::{Text, serialized_as_shown};
+use super::setting::Text;
 
 /// A public key as it stands in `authorized_keys` and `*.pub`: algorithm, key, comment.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -134,4 +135,55 @@ impl Text for PublicKey {
     const EXPECTED: &'static str = "a public key";
     const PATTERN: Option<&'static str> =
         Some("^(sk-)?(ssh|ecdsa)-[a-z0-9@.-]+ [A-Za-z0-9+/]+=*( .*)?$");
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const BLOB: &str = "AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f";
+
+    #[test]
+    fn a_key_is_read_with_and_without_comment() {
+        let plain: PublicKey = format!("ssh-ed25519 {BLOB}").parse().unwrap();
+        let named: PublicKey = format!("  ssh-ed25519  {BLOB} me at home ")
+            .parse()
+            .unwrap();
+        assert!(plain.same_key(&named) && plain != named);
+        assert_eq!(
+            (plain.comment(), named.comment()),
+            (None, Some("me at home"))
+        );
+        assert_eq!(named.to_string(), format!("ssh-ed25519 {BLOB} me at home"));
+    }
+
+    #[test]
+    fn what_is_no_public_key_says_why() {
+        for (text, why) in [
+            ("".to_owned(), "is no public key"),
+            ("ssh-ed25519".to_owned(), "is no public key"),
+            (format!("ssh-ed2551 {BLOB}"), "is no key algorithm"),
+            (
+                format!("restrict ssh-ed25519 {BLOB}"),
+                "is no key algorithm",
+            ),
+            (format!("ssh-rsa {BLOB}"), "another kind"),
+            (
+                format!("ssh-ed25519 {}", BLOB.replace('A', "*")),
+                "no base64",
+            ),
+            ("ssh-ed25519 AAAA".to_owned(), "cut short"),
+            ("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5".to_owned(), "cut short"),
+            (format!("ssh-ed25519 {BLOB} a\nb"), "line break"),
+            (
+                "-----BEGIN OPENSSH PRIVATE KEY-----".to_owned(),
+                "private key",
+            ),
+        ] {
+            let wrong = text.parse::<PublicKey>().unwrap_err();
+            assert!(wrong.message.contains(why), "{text}: {wrong}");
+            assert!(wrong.help.is_some(), "{text}");
+        }
+    }
 }

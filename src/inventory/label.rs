@@ -1,8 +1,8 @@
 //! Kubernetes labels of a node.
 
+use super::define::text;
 use super::diagnostic::Wrong;
 use super::name::shown;
-use super::setting::text;
 
 text! {
     /// The key of a label, `[prefix/]name`, outside the prefixes that Kubernetes keeps for itself.
@@ -86,5 +86,50 @@ fn value(text: &str) -> Result<String, Wrong> {
         Ok(text.to_owned())
     } else {
         Err(Wrong::new(format!("`{}` is no label value", shown(text))).help(NAME))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_those_of_kubernetes_outside_its_own_prefixes() {
+        for text in [
+            "disk",
+            "example.com/disk",
+            "a.b_c-D",
+            "node.longhorn.io/create-default-disk",
+            "notk8s.io/x",
+        ] {
+            assert_eq!(text.parse::<LabelKey>().unwrap().as_str(), text);
+        }
+        for text in [
+            "",
+            "/a",
+            "a/",
+            "a/b/c",
+            "-a",
+            "a b",
+            "Example.com/x",
+            "kubernetes.io/x",
+            "node.kubernetes.io/x",
+            "k8s.io/x",
+            "topology.k8s.io/x",
+            &"a".repeat(64),
+        ] {
+            text.parse::<LabelKey>().unwrap_err();
+        }
+        let role = "node-role.kubernetes.io/worker"
+            .parse::<LabelKey>()
+            .unwrap_err();
+        assert_eq!(role.help.unwrap(), "`role` says what a node is");
+        for text in ["", "ssd", "1.0_a-b"] {
+            text.parse::<LabelValue>().unwrap();
+        }
+        for text in ["a b", "-", "a/b", &"a".repeat(64)] {
+            text.parse::<LabelValue>().unwrap_err();
+        }
     }
 }

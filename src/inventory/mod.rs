@@ -5,6 +5,7 @@
 
 mod address;
 mod boot;
+mod define;
 mod diagnostic;
 mod document;
 mod hardening;
@@ -13,6 +14,7 @@ mod label;
 mod lines;
 mod mask;
 mod name;
+mod network;
 mod node;
 mod quantity;
 mod report;
@@ -29,7 +31,7 @@ mod sysctl;
 mod version;
 pub mod write;
 
-pub use address::{Cidr, HostAddress, Jump, NodeAddress, Port, PortRule, Protocol};
+pub use address::{HostAddress, Jump, NodeAddress, Port};
 pub use boot::{Boot, BootToken};
 pub use diagnostic::{Diagnostic, Severity, Wrong};
 pub use document::{Cluster, parse, schema};
@@ -37,6 +39,7 @@ pub use hardening::{Firewall, Hardening, Journald, RootLogin, Sshd, Storage, Swa
 pub use key::PublicKey;
 pub use label::{LabelKey, LabelValue};
 pub use name::{ClusterName, ModuleName, NodeName, PackageName, Tag, UnitName, UserName};
+pub use network::{Cidr, PortRule, Protocol};
 pub use node::{Model, Node, Os, Role};
 pub use quantity::{ByteSize, Count, Period};
 pub use report::{Invalid, Loaded, Report, load};

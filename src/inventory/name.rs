@@ -1,7 +1,7 @@
 //! Names: of clusters, nodes, users, and of the things on a node.
 
+use super::define::text;
 use super::diagnostic::Wrong;
-use super::setting::text;
 
 const LABEL: &str = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$";
 
@@ -39,7 +39,7 @@ text! {
 
 text! {
     /// A kernel module.
-    pub struct ModuleName: "a kernel module", Some("^[A-Za-z0-9_-]{1,55}$"), module;
+    pub struct ModuleName: "a kernel module", Some("^[A-Za-z0-9_][A-Za-z0-9_-]{0,54}$"), module;
 }
 
 /// For the defaults of this crate, which a test proves to be well-formed.
@@ -186,9 +186,68 @@ fn package(text: &str) -> Result<String, Wrong> {
 
 fn module(text: &str) -> Result<String, Wrong> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-    if text.is_empty() || text.len() > 55 || stray(text, allowed).is_some() {
+    if text.is_empty() || text.starts_with('-') || text.len() > 55 || stray(text, allowed).is_some()
+    {
         return Err(Wrong::new(format!("`{}` is no kernel module", shown(text)))
             .help("write the name as `lsmod` shows it, without path and `.ko`: `br_netfilter`"));
     }
     Ok(text.to_owned())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_name_is_an_rfc_1123_label() {
+        for text in ["a", "pi-1", "0", &"a".repeat(63)] {
+            assert_eq!(text.parse::<NodeName>().unwrap().as_str(), text);
+        }
+        for (text, near) in [
+            ("Jarvis", Some("jarvis")),
+            ("my_pi", Some("my-pi")),
+            ("-a-", Some("a")),
+            ("pi.local", Some("pi-local")),
+            ("", None),
+            ("ü", None),
+            ("--", None),
+        ] {
+            let help = text.parse::<NodeName>().unwrap_err().help.unwrap();
+            assert_eq!(
+                help.strip_suffix("` would be one")
+                    .and_then(|help| help.strip_prefix('`')),
+                near,
+                "{text}"
+            );
+        }
+        for text in ["localhost", "a\n", "a b", &"a".repeat(64)] {
+            text.parse::<NodeName>().unwrap_err();
+        }
+        "worker".parse::<Tag>().unwrap_err();
+    }
+
+    #[test]
+    fn a_unit_gets_its_suffix() {
+        for (text, unit) in [
+            ("bluetooth", "bluetooth.service"),
+            ("cups.socket", "cups.socket"),
+            ("getty@tty1", "getty@tty1.service"),
+        ] {
+            assert_eq!(text.parse::<UnitName>().unwrap().as_str(), unit);
+        }
+        for text in ["", "a b", "-x", "a/b", "a;b", "a\n"] {
+            text.parse::<UnitName>().unwrap_err();
+        }
+    }
+
+    #[test]
+    fn names_that_reach_a_command_line_start_with_no_hyphen() {
+        "-o".parse::<UserName>().unwrap_err();
+        "-y".parse::<PackageName>().unwrap_err();
+        "a;b".parse::<PackageName>().unwrap_err();
+        "root".parse::<UserName>().unwrap();
+        "libstdc++6".parse::<PackageName>().unwrap();
+        "-r".parse::<ModuleName>().unwrap_err();
+    }
 }

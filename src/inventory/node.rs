@@ -7,11 +7,12 @@ use camino::Utf8Path;
 
 use super::address::{HostAddress, NodeAddress, Port};
 use super::boot::Boot;
+use super::define::{choice, section};
 use super::hardening::Hardening;
 use super::key::PublicKey;
 use super::label::{LabelKey, LabelValue};
 use super::name::{NodeName, Tag, UserName};
-use super::setting::{Required, choice, section};
+use super::setting::Required;
 use super::ssh::Ssh;
 
 /// A node with all that holds for it: defaults, under the inventory's sections, under its own.
@@ -196,5 +197,29 @@ choice! {
         Debian12 = "debian-12",
         /// Debian 13, trixie
         Debian13 = "debian-13",
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn boards_are_told_by_what_they_call_themselves() {
+        for (text, model) in [
+            ("Raspberry Pi 5 Model B Rev 1.0\0", Model::Pi5),
+            ("Raspberry Pi 500 Rev 1.0", Model::Pi500),
+            ("Raspberry Pi Compute Module 5 Rev 1.0", Model::Cm5),
+            ("Raspberry Pi 4 Model B Rev 1.4", Model::Pi4),
+            ("Raspberry Pi 400 Rev 1.0", Model::Pi400),
+            ("Raspberry Pi Compute Module 4 Rev 1.1", Model::Cm4),
+            ("Raspberry Pi 3 Model B Plus Rev 1.3", Model::Pi3),
+            ("Raspberry Pi Zero 2 W Rev 1.0", Model::Other),
+            ("linux,dummy-virt", Model::Other),
+            ("", Model::Other),
+        ] {
+            assert_eq!(Model::from_device_tree(text), model, "{text}");
+        }
     }
 }

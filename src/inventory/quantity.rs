@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::define::serialized_as_shown;
 use super::diagnostic::Wrong;
 use super::name::shown;
 use super::schema::{Definitions, Schema};
-use super::setting::{Found, Problems, Text, Value, serialized_as_shown, whole_number};
+use super::setting::{Found, Problems, Text, Value, whole_number};
 
 /// A minute, in seconds.
 pub(crate) const MINUTE: u64 = 60;
@@ -196,5 +197,76 @@ impl<const MIN: u32, const MAX: u32> Value for Count<MIN, MAX> {
     fn read(value: &Found<'_>, problems: &mut Problems) -> Option<Self> {
         let read = whole_number(value, MIN.into(), MAX.into(), problems)?;
         u32::try_from(read).ok().map(Self)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    type Time = Period<30, { 2 * HOUR }>;
+
+    #[test]
+    fn a_time_has_a_unit_and_limits() {
+        for (text, seconds, shown) in [
+            ("30s", 30, "30s"),
+            ("90s", 90, "1m 30s"),
+            ("2h", 7200, "2h"),
+            ("1m 30s", 90, "1m 30s"),
+        ] {
+            let time = text.parse::<Time>().unwrap();
+            assert_eq!(
+                (time.as_secs(), time.to_string().as_str()),
+                (seconds, shown)
+            );
+            assert_eq!(time.to_string().parse::<Time>().unwrap(), time);
+        }
+        for text in [
+            "",
+            "30",
+            "29s",
+            "2h 1s",
+            "-1m",
+            "1500ms 30s",
+            "1e9s",
+            "99999999999999999999h",
+            "soon",
+            "30 s s",
+        ] {
+            text.parse::<Time>().unwrap_err();
+        }
+        assert_eq!(
+            "45".parse::<Time>().unwrap_err().help.unwrap(),
+            "write the unit: `\"45s\"`, `\"45m\"` or `\"45h\"`"
+        );
+        assert_eq!(Time::clamped(1).as_secs(), 30);
+    }
+
+    #[test]
+    fn a_size_is_written_as_journald_does() {
+        for (text, bytes, shown) in [
+            ("64M", 64 << 20, "64M"),
+            ("1024M", 1 << 30, "1G"),
+            ("2G", 2 << 30, "2G"),
+        ] {
+            let size = text.parse::<ByteSize>().unwrap();
+            assert_eq!((size.bytes(), size.to_string().as_str()), (bytes, shown));
+        }
+        for text in [
+            "",
+            "M",
+            "64",
+            "64K",
+            "64MB",
+            "0M",
+            "1.5G",
+            "-1M",
+            "1025G",
+            "99999999999999999999G",
+            "6\u{e9}M",
+        ] {
+            text.parse::<ByteSize>().unwrap_err();
+        }
     }
 }

@@ -3,9 +3,10 @@
 use camino::Utf8Path;
 use serde_json::json;
 
+use super::define::text;
 use super::diagnostic::{Diagnostic, Wrong, nearest};
 use super::schema::{Definitions, Schema};
-use super::setting::{Found, Problems, Value, entries, listed, text};
+use super::setting::{Found, Problems, Value, entries, listed};
 use super::ssh::{Line, LocalPath};
 
 /// Where a secret comes from. Its value is read by [`Secret::resolve`], when it is needed.

@@ -6,11 +6,12 @@ use std::str::FromStr;
 use camino::{Utf8Path, Utf8PathBuf};
 
 use super::address::{Jump, Port};
+use super::define::{section, serialized_as_shown, text};
 use super::diagnostic::Wrong;
 use super::name::UserName;
 use super::quantity::{DAY, HOUR, MINUTE, Period};
 use super::secret::Secret;
-use super::setting::{Text, section, serialized_as_shown, text};
+use super::setting::Text;
 
 section! {
     /// How the nodes are reached over SSH: for all nodes in `[ssh]`, for one in `[nodes.NAME.ssh]`.

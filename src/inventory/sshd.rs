@@ -7,10 +7,11 @@ use std::str::FromStr;
 use serde_json::json;
 use toml::de::DeValue;
 
+use super::define::serialized_as_shown;
 use super::diagnostic::{Diagnostic, Wrong};
 use super::name::shown;
 use super::schema::{Definitions, Schema};
-use super::setting::{Found, Problems, Text, Value, serialized_as_shown};
+use super::setting::{Found, Problems, Text, Value};
 use super::ssh::line;
 
 /// A keyword of `sshd_config`; sshd does not care about its case, so neither does the comparison.

@@ -2,10 +2,11 @@
 
 use serde_json::json;
 
+use super::define::{shown_as_str, text};
 use super::diagnostic::{Diagnostic, Wrong};
 use super::name::shown;
 use super::schema::{Definitions, Schema};
-use super::setting::{Found, Problems, Value, shown_as_str, text};
+use super::setting::{Found, Problems, Value};
 
 text! {
     /// A kernel parameter in the form with dots: `net.ipv4.ip_forward`. The form with slashes is understood too.
@@ -111,5 +112,52 @@ impl Value for SysctlValue {
             return None;
         }
         Some(Self(words))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_spellings_are_one_parameter() {
+        for (text, dots, path) in [
+            ("vm.swappiness", "vm.swappiness", "vm/swappiness"),
+            (
+                "net/ipv4/ip_forward",
+                "net.ipv4.ip_forward",
+                "net/ipv4/ip_forward",
+            ),
+            (
+                "net.ipv4.conf.eth0/5.rp_filter",
+                "net.ipv4.conf.eth0/5.rp_filter",
+                "net/ipv4/conf/eth0.5/rp_filter",
+            ),
+            (
+                "net/ipv4/conf/eth0.5/rp_filter",
+                "net.ipv4.conf.eth0/5.rp_filter",
+                "net/ipv4/conf/eth0.5/rp_filter",
+            ),
+        ] {
+            let key = text.parse::<SysctlKey>().unwrap();
+            assert_eq!((key.as_str(), key.path().as_str()), (dots, path));
+        }
+        for text in [
+            "",
+            "vm",
+            ".",
+            "vm.",
+            ".vm",
+            "vm..x",
+            "/etc/passwd",
+            "../../etc/passwd",
+            "net.*.x",
+            "-vm.x",
+            "a b.c",
+            "a.b\n",
+        ] {
+            text.parse::<SysctlKey>().unwrap_err();
+        }
     }
 }

@@ -1,8 +1,8 @@
 //! `[versions]`: what the cluster runs.
 
+use super::define::{section, text};
 use super::diagnostic::Wrong;
 use super::name::shown;
-use super::setting::{section, text};
 
 section! {
     /// The versions the cluster is to run. What is not said here is the version this selfheal was tested with.
@@ -53,28 +53,33 @@ fn three_numbers(text: &str) -> bool {
     text.split('.').count() == 3 && text.split('.').all(number)
 }
 
-fn k3s(text: &str) -> Result<String, Wrong> {
+fn is_k3s(text: &str) -> bool {
     let parts = text
         .strip_prefix('v')
         .and_then(|rest| rest.split_once("+k3s"));
-    if parts.is_some_and(|(version, build)| {
+    parts.is_some_and(|(version, build)| {
         three_numbers(version) && three_numbers(&format!("0.0.{build}"))
-    }) {
+    })
+}
+
+fn k3s(text: &str) -> Result<String, Wrong> {
+    if is_k3s(text) {
         return Ok(text.to_owned());
     }
     let wrong = Wrong::new(format!("`{}` is no version of k3s", shown(text)));
-    let plain = text
-        .strip_prefix('v')
-        .unwrap_or(text)
-        .replace("-k3s", "+k3s");
-    Err(match plain.split_once("+k3s") {
-        Some((version, _)) if three_numbers(version) => {
-            wrong.help(format!("did you mean `v{plain}`?"))
-        }
-        None if three_numbers(&plain) => {
-            wrong.help(format!("the build belongs to it: `v{plain}+k3s1`"))
-        }
-        _ => wrong.help("write the whole tag: `v1.36.3+k3s1`"),
+    let near = format!(
+        "v{}",
+        text.strip_prefix('v')
+            .unwrap_or(text)
+            .replace("-k3s", "+k3s")
+    );
+    let built = format!("{near}+k3s1");
+    Err(if is_k3s(&near) {
+        wrong.help(format!("did you mean `{near}`?"))
+    } else if is_k3s(&built) {
+        wrong.help(format!("the build belongs to it: `{built}`"))
+    } else {
+        wrong.help("write the whole tag: `v1.36.3+k3s1`")
     })
 }
 
@@ -101,4 +106,30 @@ fn tag(text: &str) -> Result<String, Wrong> {
     } else {
         wrong.help("like `v3.5.1`")
     })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_whole() {
+        assert_eq!("v1.36.3+k3s1".parse::<K3sVersion>().unwrap().minor(), 36);
+        for (text, help) in [
+            ("1.36.3+k3s1", "did you mean `v1.36.3+k3s1`?"),
+            ("v1.36.3-k3s1", "did you mean `v1.36.3+k3s1`?"),
+            ("v1.36.3", "the build belongs to it: `v1.36.3+k3s1`"),
+            ("stable", "write the whole tag: `v1.36.3+k3s1`"),
+            ("v1.36.3+k3s1 ; rm", "write the whole tag: `v1.36.3+k3s1`"),
+        ] {
+            let wrong = text.parse::<K3sVersion>().unwrap_err();
+            assert_eq!(wrong.help.unwrap(), help, "{text}");
+        }
+        "1.12.1".parse::<ChartVersion>().unwrap();
+        "v3.5.1".parse::<TagVersion>().unwrap();
+        for text in ["v1.12.1", "1.12", "1.12.01", "1.12.1.2", "1.12.x", ""] {
+            text.parse::<ChartVersion>().unwrap_err();
+        }
+    }
 }

@@ -1,234 +1,14 @@
-//! What single settings cannot tell: nodes that collide, settings that contradict each other.
+//! Settings of one node that contradict each other.
 
-use std::collections::BTreeMap;
-use std::ops::Range;
+use super::{Place, find};
+use crate::inventory::diagnostic::Diagnostic;
+use crate::inventory::hardening::{RootLogin, Storage};
+use crate::inventory::name::shown;
+use crate::inventory::node::Os;
+use crate::inventory::select::matches;
+use crate::inventory::setting::Problems;
 
-use toml::de::DeTable;
-
-use super::diagnostic::Diagnostic;
-use super::hardening::{RootLogin, Storage};
-use super::key::PublicKey;
-use super::name::{NodeName, shown};
-use super::node::{NodeSection, Os, Role, lan_address};
-use super::select::matches;
-use super::setting::Problems;
-use super::version::Versions;
-
-/// A node as far as it could be read.
-pub(crate) struct Draft<'d> {
-    /// Its key in the document, which may be no valid name.
-    pub(crate) key: &'d str,
-    /// Where that key is.
-    pub(crate) span: Range<usize>,
-    pub(crate) name: Option<NodeName>,
-    pub(crate) section: NodeSection,
-}
-
-/// Checks the inventory as a whole.
-pub(crate) fn check(
-    document: &DeTable<'_>,
-    versions: &Versions,
-    nodes: &[Draft<'_>],
-    problems: &mut Problems,
-) {
-    collisions(document, nodes, problems);
-    if !problems.incomplete {
-        control_planes(document, nodes, problems);
-    }
-    versions_that_hurt(document, versions, problems);
-    for draft in nodes {
-        let node = Place { document, draft };
-        access(&node, problems);
-        sshd(&node, problems);
-        firewall(&node, problems);
-        services(&node, problems);
-        sysctls(&node, problems);
-        boot(&node, problems);
-    }
-}
-
-/// A node and the document it stands in, to find where a setting of it was given.
-struct Place<'d> {
-    document: &'d DeTable<'d>,
-    draft: &'d Draft<'d>,
-}
-
-impl Place<'_> {
-    /// Where the setting is given that holds for the node: its own, or the one for all nodes.
-    fn given(&self, path: &[&str]) -> Option<Range<usize>> {
-        self.own(path).or_else(|| find(self.document, path))
-    }
-
-    /// Where the setting is given, unless that is for all nodes and the node has one of `others` of its own: then the
-    /// node is the exception, and the setting is right for the rest.
-    fn given_unless_own(&self, path: &[&str], others: &[&[&str]]) -> Option<Range<usize>> {
-        let exception = others.iter().any(|other| self.own(other).is_some());
-        self.own(path)
-            .or_else(|| find(self.document, path).filter(|_| !exception))
-    }
-
-    fn own(&self, path: &[&str]) -> Option<Range<usize>> {
-        let own: Vec<&str> = ["nodes", self.draft.key]
-            .into_iter()
-            .chain(path.iter().copied())
-            .collect();
-        find(self.document, &own)
-    }
-
-    /// Where it is given, or else the node's name.
-    fn at(&self, path: &[&str]) -> Range<usize> {
-        self.given(path).unwrap_or_else(|| self.draft.span.clone())
-    }
-
-    /// The item of a list that is given there.
-    fn item(&self, path: &[&str], text: &str) -> Range<usize> {
-        let own: Vec<&str> = ["nodes", self.draft.key]
-            .into_iter()
-            .chain(path.iter().copied())
-            .collect();
-        let list = value(self.document, &own).or_else(|| value(self.document, path));
-        let items = list.and_then(|list| list.get_ref().as_array());
-        let item = items.and_then(|items| {
-            items
-                .iter()
-                .find(|item| item.get_ref().as_str() == Some(text))
-        });
-        item.map_or_else(|| self.at(path), toml::Spanned::span)
-    }
-}
-
-fn value<'d>(table: &'d DeTable<'d>, path: &[&str]) -> Option<&'d super::setting::Found<'d>> {
-    let (first, rest) = path.split_first()?;
-    let found = table.get(*first)?;
-    if rest.is_empty() {
-        Some(found)
-    } else {
-        value(found.get_ref().as_table()?, rest)
-    }
-}
-
-fn find(table: &DeTable<'_>, path: &[&str]) -> Option<Range<usize>> {
-    value(table, path).map(toml::Spanned::span)
-}
-
-/// Who used a thing first, by that thing.
-struct Uses<K>(BTreeMap<K, (String, Range<usize>)>);
-
-impl<K: Ord> Uses<K> {
-    /// Who used it before, if anybody did; else this is the first use.
-    fn before(
-        &mut self,
-        thing: K,
-        node: &Draft<'_>,
-        here: &Range<usize>,
-    ) -> Option<(String, Range<usize>)> {
-        let first = self.0.get(&thing).cloned();
-        if first.is_none() {
-            self.0.insert(thing, (shown(node.key), here.clone()));
-        }
-        first
-    }
-}
-
-fn collisions(document: &DeTable<'_>, nodes: &[Draft<'_>], problems: &mut Problems) {
-    let mut hosts = Uses(BTreeMap::new());
-    let mut addresses = Uses(BTreeMap::new());
-    let mut keys = Uses(BTreeMap::new());
-    for draft in nodes {
-        let node = Place { document, draft };
-        let section = &draft.section;
-        let port = section.port.unwrap_or(section.ssh.port);
-        let host = node.at(&["host"]);
-        let name = section.host.0.as_ref();
-        let same_host = name.and_then(|name| hosts.before((name, port), draft, &host));
-        if let (Some(name), Some((other, first))) = (name, &same_host) {
-            let message = format!("`{name}` port {port} is already the node `{other}`");
-            problems.push(
-                Diagnostic::error(host.clone(), message).related(first.clone(), "first here"),
-            );
-        }
-        let ip = lan_address(section.address, name).filter(|_| same_host.is_none());
-        let here = node.given(&["address"]).unwrap_or(host);
-        if let Some((ip, (other, first))) =
-            ip.and_then(|ip| Some((ip, addresses.before(ip, draft, &here)?)))
-        {
-            problems.push(
-                Diagnostic::error(
-                    here,
-                    format!("`{ip}` is already the address of the node `{other}`"),
-                )
-                .related(first, "first here")
-                .help("behind forwarded ports give each node its own `address`"),
-            );
-        }
-        let here = node.at(&["host_key"]);
-        let key = section.host_key.as_ref().map(PublicKey::base64);
-        if let Some((other, first)) = key.and_then(|key| keys.before(key, draft, &here)) {
-            problems.push(
-                Diagnostic::warning(
-                    here,
-                    format!("this is already the host key of the node `{other}`"),
-                )
-                .related(first, "first here")
-                .help("on one of them: `sudo rm /etc/ssh/ssh_host_*; sudo ssh-keygen -A`")
-                .note("cards cloned from one another share their keys, and who has one has all"),
-            );
-        }
-    }
-}
-
-fn control_planes(document: &DeTable<'_>, nodes: &[Draft<'_>], problems: &mut Problems) {
-    if !document.contains_key("nodes") || nodes.iter().any(|node| node.section.role.0.is_none()) {
-        return; // which is said already
-    }
-    let planes: Vec<_> = nodes
-        .iter()
-        .filter(|node| node.section.role.0 == Some(Role::ControlPlane))
-        .collect();
-    match (planes.len(), planes.last(), nodes.first()) {
-        (_, _, None) => {
-            let here = find(document, &["nodes"]).unwrap_or_default();
-            problems.push(
-                Diagnostic::error(here, "there are no nodes")
-                    .help("name at least one: `[nodes.jarvis]` with its host"),
-            );
-        }
-        (0, _, Some(first)) => {
-            let here =
-                find(document, &["nodes", first.key, "role"]).unwrap_or_else(|| first.span.clone());
-            problems.push(
-                Diagnostic::error(here, "no node is a control plane")
-                    .help("give the strongest Pi `role = \"control-plane\"`"),
-            );
-        }
-        (count, Some(last), _) if count % 2 == 0 => {
-            let here =
-                find(document, &["nodes", last.key, "role"]).unwrap_or_else(|| last.span.clone());
-            problems.push(
-                Diagnostic::warning(here, format!("{count} control planes are an even number"))
-                    .help(format!("use {} or {}", count - 1, count + 1))
-                    .note(format!(
-                        "etcd needs more than half of them: {count} survive no more failures than {}",
-                        count - 1
-                    )),
-            );
-        }
-        _ => {}
-    }
-}
-
-fn versions_that_hurt(document: &DeTable<'_>, versions: &Versions, problems: &mut Problems) {
-    if let Some(version) = versions.k3s.as_ref().filter(|version| version.minor() < 35) {
-        let here = find(document, &["versions", "k3s"]).unwrap_or_default();
-        problems.push(
-            Diagnostic::warning(here, format!("k3s {version} is older than 1.35"))
-                .help("use 1.35 or newer")
-                .note("before 1.35 a Pi that boots with an old clock can leave pods that never start (domain.md §5)"),
-        );
-    }
-}
-
-fn access(node: &Place<'_>, problems: &mut Problems) {
+pub(super) fn access(node: &Place<'_>, problems: &mut Problems) {
     let section = &node.draft.section;
     let ssh = &section.ssh;
     for (key, outer) in [
@@ -299,7 +79,7 @@ fn access(node: &Place<'_>, problems: &mut Problems) {
     }
 }
 
-fn sshd(node: &Place<'_>, problems: &mut Problems) {
+pub(super) fn sshd(node: &Place<'_>, problems: &mut Problems) {
     let section = &node.draft.section;
     let sshd = &section.hardening.sshd;
     let user = section.user.as_ref().unwrap_or(&section.ssh.user).as_str();
@@ -343,7 +123,7 @@ fn sshd(node: &Place<'_>, problems: &mut Problems) {
     }
 }
 
-fn firewall(node: &Place<'_>, problems: &mut Problems) {
+pub(super) fn firewall(node: &Place<'_>, problems: &mut Problems) {
     let firewall = &node.draft.section.hardening.firewall;
     let at = |key| node.at(&["hardening", "firewall", key]);
     if firewall.enabled && firewall.admin.is_empty() {
@@ -391,7 +171,7 @@ const CLOCKS: [&str; 4] = [
     "ntpsec.service",
 ];
 
-fn services(node: &Place<'_>, problems: &mut Problems) {
+pub(super) fn services(node: &Place<'_>, problems: &mut Problems) {
     let hardening = &node.draft.section.hardening;
     let path = ["hardening", "disable_services"];
     for unit in &hardening.disable_services {
@@ -470,7 +250,7 @@ const NEEDED: [(&str, &str); 2] = [
     ("net.bridge.bridge-nf-call-iptables", "1"),
 ];
 
-fn sysctls(node: &Place<'_>, problems: &mut Problems) {
+pub(super) fn sysctls(node: &Place<'_>, problems: &mut Problems) {
     for (key, value) in &node.draft.section.hardening.sysctls {
         let wants = |list: &[(&str, &'static str)]| {
             list.iter()
@@ -508,7 +288,7 @@ fn sysctls(node: &Place<'_>, problems: &mut Problems) {
     }
 }
 
-fn boot(node: &Place<'_>, problems: &mut Problems) {
+pub(super) fn boot(node: &Place<'_>, problems: &mut Problems) {
     let boot = &node.draft.section.boot;
     let path = ["boot", "add"];
     let mut keys: Vec<(&str, Option<&str>)> = Vec::new();
