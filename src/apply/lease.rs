@@ -30,13 +30,26 @@ impl Claim {
         fs::create_dir_all(runs)?;
         let lock = File::create(runs.join(&token))?;
         lock.lock()?;
-        Ok(Claim { token, who, runs: runs.to_owned(), lock })
+        Ok(Claim {
+            token,
+            who,
+            runs: runs.to_owned(),
+            lock,
+        })
     }
 
     /// The claim on a node that was seen as `snapshot`.
     pub fn on(&self, snapshot: &Snapshot) -> Holder {
-        let dead = snapshot.lease.as_ref().map(|lease| lease.token.clone()).filter(|token| self.is_dead(token));
-        Holder { token: self.token.clone(), who: self.who.clone(), dead }
+        let dead = snapshot
+            .lease
+            .as_ref()
+            .map(|lease| lease.token.clone())
+            .filter(|token| self.is_dead(token));
+        Holder {
+            token: self.token.clone(),
+            who: self.who.clone(),
+            dead,
+        }
     }
 
     /// Whether `token` names a run of this computer that ended without giving its lease back.
@@ -45,11 +58,10 @@ impl Claim {
             return false;
         }
         let path = self.runs.join(token);
-        let dead = File::open(&path).is_ok_and(|file| match file.try_lock() {
+        File::open(&path).is_ok_and(|file| match file.try_lock() {
             Ok(()) => true,
             Err(TryLockError::WouldBlock | TryLockError::Error(_)) => false,
-        });
-        dead
+        })
     }
 }
 
@@ -66,8 +78,14 @@ mod tests {
     use crate::node::snapshot::Lease;
 
     fn leased_to(token: &str) -> Snapshot {
-        let lease = Lease { token: token.into(), expires: 100, holder: "somebody".into() };
-        Snapshot { lease: Some(lease), ..Snapshot::default() }
+        let lease = Lease {
+            token: token.into(),
+            expires: 100,
+            holder: "somebody".into(),
+        };
+        let mut snapshot = Snapshot::default();
+        snapshot.lease = Some(lease);
+        snapshot
     }
 
     #[test]
@@ -78,9 +96,17 @@ mod tests {
         let (mine, alive) = (claim("aa"), claim("bb"));
         File::create(runs.join("cc")).unwrap();
         assert_eq!(mine.on(&leased_to("bb")).dead, None, "alive");
-        assert_eq!(mine.on(&leased_to("cc")).dead, Some("cc".into()), "died without cleaning up");
+        assert_eq!(
+            mine.on(&leased_to("cc")).dead,
+            Some("cc".into()),
+            "died without cleaning up"
+        );
         assert_eq!(mine.on(&leased_to("dd")).dead, None, "of another computer");
         drop(alive);
-        assert_eq!(mine.on(&leased_to("bb")).dead, None, "ended well, so it gave its lease back");
+        assert_eq!(
+            mine.on(&leased_to("bb")).dead,
+            None,
+            "ended well, so it gave its lease back"
+        );
     }
 }

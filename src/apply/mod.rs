@@ -21,7 +21,6 @@ use crate::resource::change::Phase;
 use crate::ssh::{self, ErrorClass, Method, Prompt, Session, Status};
 use script::{Guard, Holder};
 
-
 pub use lease::Claim;
 pub use reboot::Reboots;
 
@@ -74,7 +73,10 @@ impl Run {
         self.reboots.done(&node);
         reached.session.close().await;
         result?;
-        self.events.send(Event::Converged { node: node.to_string(), changes: plan.changes.len() });
+        self.events.send(Event::Converged {
+            node: node.to_string(),
+            changes: plan.changes.len(),
+        });
         Ok(plan.changes.len())
     }
 
@@ -94,20 +96,32 @@ impl Run {
             }
             let began = Instant::now();
             let (name, changes) = (reached.node.name.to_string(), step.changes.len());
-            self.events.send(Event::StepStarted { node: name.clone(), step: step.phase.as_str(), changes });
+            self.events.send(Event::StepStarted {
+                node: name.clone(),
+                step: step.phase.as_str(),
+                changes,
+            });
             ledger = self.step(reached, &step, &ledger, guard.as_ref()).await?;
             if guard.is_some() {
                 self.prove_new_login(reached).await?;
             }
             let took = began.elapsed();
-            self.events.send(Event::StepDone { node: name, step: step.phase.as_str(), changes, took });
+            self.events.send(Event::StepDone {
+                node: name,
+                step: step.phase.as_str(),
+                changes,
+                took,
+            });
         }
         if let Some(reason) = plan.reboot() {
             if self.may_reboot {
                 self.reboot(reached, &reason).await?;
             } else {
                 let text = format!("reboot pending: {reason}");
-                self.events.send(Event::Note { node: reached.node.name.to_string(), text });
+                self.events.send(Event::Note {
+                    node: reached.node.name.to_string(),
+                    text,
+                });
             }
         }
         self.verify(reached).await
@@ -115,7 +129,11 @@ impl Run {
 
     /// The user may stop a run between two steps.
     fn go_on(&self) -> Result<(), NodeError> {
-        if *self.stop.borrow() { Err(NodeError::Interrupted) } else { Ok(()) }
+        if *self.stop.borrow() {
+            Err(NodeError::Interrupted)
+        } else {
+            Ok(())
+        }
     }
 
     fn guard(&self, node: &Node) -> Guard {
@@ -123,7 +141,10 @@ impl Run {
             Goal::Converge => layer::hardening::sshd_must_say(&node.hardening),
             Goal::Restore => Vec::new(),
         };
-        Guard { seconds: node.hardening.dead_man.as_secs(), sshd }
+        Guard {
+            seconds: node.hardening.dead_man.as_secs(),
+            sshd,
+        }
     }
 
     async fn step(
@@ -133,8 +154,20 @@ impl Run {
         ledger: &crate::node::ledger::Ledger,
         guard: Option<&Guard>,
     ) -> Result<crate::node::ledger::Ledger, NodeError> {
-        let (text, left) = script::step(step, ledger, guard, &self.claim.on(&reached.snapshot), &nonce()?);
-        exec(&reached.session, step.phase.as_str(), &text, reached.node.ssh.exec_timeout.get()).await?;
+        let (text, left) = script::step(
+            step,
+            ledger,
+            guard,
+            &self.claim.on(&reached.snapshot),
+            &nonce()?,
+        );
+        exec(
+            &reached.session,
+            step.phase.as_str(),
+            &text,
+            reached.node.ssh.exec_timeout.get(),
+        )
+        .await?;
         Ok(left)
     }
 
@@ -144,7 +177,9 @@ impl Run {
             return Ok(());
         }
         let target = fleet::without_password(&reached.target);
-        let session = ssh::connect(&target, &no_prompt()).await.map_err(|source| NodeError::NoKeyLogin { source })?;
+        let session = ssh::connect(&target, &no_prompt())
+            .await
+            .map_err(|source| NodeError::NoKeyLogin { source })?;
         reached.session = session;
         reached.target = target;
         Ok(())
@@ -157,7 +192,13 @@ impl Run {
         let proof = async {
             let session = connect_anew(&target, reached.node.hardening.dead_man.get() / 2).await?;
             let disarm = script::disarm(&self.claim.on(&reached.snapshot), &nonce()?);
-            exec(&session, "disarming the dead man's switch", &disarm, Duration::from_secs(120)).await?;
+            exec(
+                &session,
+                "disarming the dead man's switch",
+                &disarm,
+                Duration::from_secs(120),
+            )
+            .await?;
             Ok::<Session, NodeError>(session)
         };
         match proof.await {
@@ -167,7 +208,12 @@ impl Run {
             }
             Err(source) => {
                 let settle = script::settle(&self.claim.on(&reached.snapshot), &nonce()?);
-                let back = exec(&reached.session, "putting the originals back", &settle, Duration::from_secs(120));
+                let back = exec(
+                    &reached.session,
+                    "putting the originals back",
+                    &settle,
+                    Duration::from_secs(120),
+                );
                 let outcome = match back.await {
                     Ok(_) => "the old settings are back".to_owned(),
                     Err(_) => format!(
@@ -175,7 +221,10 @@ impl Run {
                         reached.node.hardening.dead_man.as_secs()
                     ),
                 };
-                Err(NodeError::LockedOut { source: Box::new(source), outcome })
+                Err(NodeError::LockedOut {
+                    source: Box::new(source),
+                    outcome,
+                })
             }
         }
     }
@@ -185,10 +234,19 @@ impl Run {
         let questions = layer::questions(&self.inventory, &reached.node, &self.layers);
         reached.snapshot = fleet::probe(&reached.session, &questions).await?;
         let again = self.plan_again(&reached.node, &reached.snapshot);
-        let mut differing: Vec<String> =
-            again.changes.iter().filter(|change| change.has_work()).map(|change| change.id.to_string()).collect();
+        let mut differing: Vec<String> = again
+            .changes
+            .iter()
+            .filter(|change| change.has_work())
+            .map(|change| change.id.to_string())
+            .collect();
         differing.extend(again.refusals.iter().map(ToString::to_string));
-        differing.extend(again.unfinished.iter().map(|effect| format!("unfinished {effect}")));
+        differing.extend(
+            again
+                .unfinished
+                .iter()
+                .map(|effect| format!("unfinished {effect}")),
+        );
         if self.may_reboot {
             differing.extend(again.reboot());
         }
@@ -197,7 +255,13 @@ impl Run {
         }
         if self.goal == Goal::Restore {
             let leave = script::leave(&self.claim.on(&reached.snapshot), &nonce()?);
-            exec(&reached.session, "removing selfheal's state", &leave, Duration::from_secs(120)).await?;
+            exec(
+                &reached.session,
+                "removing selfheal's state",
+                &leave,
+                Duration::from_secs(120),
+            )
+            .await?;
         }
         Ok(())
     }
@@ -219,7 +283,13 @@ impl Run {
 /// # Errors
 /// A [`NodeError`] when the originals could not be put back.
 pub async fn settle(session: &Session, holder: &Holder) -> Result<(), NodeError> {
-    exec(session, "settling the dead man's switch", &script::settle(holder, &nonce()?), Duration::from_secs(300)).await?;
+    exec(
+        session,
+        "settling the dead man's switch",
+        &script::settle(holder, &nonce()?),
+        Duration::from_secs(300),
+    )
+    .await?;
     Ok(())
 }
 
@@ -230,7 +300,9 @@ async fn connect_anew(target: &ssh::Target, patience: Duration) -> Result<Sessio
     loop {
         match ssh::connect(target, &no_prompt()).await {
             Ok(session) => return Ok(session),
-            Err(error) if error.class() == ErrorClass::Refused || Instant::now() > deadline => return Err(error.into()),
+            Err(error) if error.class() == ErrorClass::Refused || Instant::now() > deadline => {
+                return Err(error.into());
+            }
             Err(_) => tokio::time::sleep(Duration::from_millis(300)).await,
         }
     }
@@ -248,13 +320,19 @@ async fn exec(
     text: &str,
     limit: Duration,
 ) -> Result<Vec<u8>, NodeError> {
-    let output = session.run(text, limit.max(Duration::from_secs(script::STEP_SECONDS))).await?;
+    let output = session
+        .run(text, limit.max(Duration::from_secs(script::STEP_SECONDS)))
+        .await?;
     let stderr = last_lines(&output.stderr);
     match output.status {
         Status::Exited(0) => Ok(output.stdout),
         Status::Exited(script::exit::HELD) => Err(NodeError::Held { holder: stderr }),
         Status::Exited(script::exit::STALE) => Err(NodeError::Stale { stderr }),
         Status::Exited(script::exit::REJECTED) => Err(NodeError::SshdRejected { stderr }),
-        status => Err(NodeError::Step { step, status, stderr }),
+        status => Err(NodeError::Step {
+            step,
+            status,
+            stderr,
+        }),
     }
 }

@@ -27,7 +27,11 @@ pub struct Reboots {
 impl Reboots {
     /// `workers` are those that have to reboot in this run.
     pub fn new(workers: BTreeSet<NodeName>) -> Reboots {
-        Reboots { turn: Mutex::new(()), workers: watch::Sender::new(workers), failed: watch::Sender::new(None) }
+        Reboots {
+            turn: Mutex::new(()),
+            workers: watch::Sender::new(workers),
+            failed: watch::Sender::new(None),
+        }
     }
 
     /// The node's run is over; nobody waits for it any more.
@@ -40,7 +44,9 @@ impl Reboots {
     async fn turn(&self, node: &NodeName, role: Role) -> Result<MutexGuard<'_, ()>, NodeError> {
         if role == Role::ControlPlane {
             let mut workers = self.workers.subscribe();
-            let _ = workers.wait_for(|workers| workers.iter().all(|worker| worker == node)).await;
+            let _ = workers
+                .wait_for(|workers| workers.iter().all(|worker| worker == node))
+                .await;
         }
         let turn = self.turn.lock().await;
         match &*self.failed.borrow() {
@@ -52,11 +58,18 @@ impl Reboots {
 
 impl Run {
     /// Reboots a node in its turn and connects to it again.
-    pub(super) async fn reboot(&self, reached: &mut Reached, reason: &str) -> Result<(), NodeError> {
+    pub(super) async fn reboot(
+        &self,
+        reached: &mut Reached,
+        reason: &str,
+    ) -> Result<(), NodeError> {
         let node = reached.node.name.clone();
         let _turn = self.turn(reached).await?;
         self.go_on()?;
-        self.events.send(Event::Rebooting { node: node.to_string(), reason: reason.to_owned() });
+        self.events.send(Event::Rebooting {
+            node: node.to_string(),
+            reason: reason.to_owned(),
+        });
         let began = Instant::now();
         let order = script::reboot(&self.claim.on(&reached.snapshot), &nonce()?);
         exec(&reached.session, "reboot", &order, Duration::from_secs(60)).await?;
@@ -65,7 +78,10 @@ impl Run {
             self.reboots.failed.send_replace(Some(node.clone()));
         }
         back?;
-        self.events.send(Event::Rebooted { node: node.to_string(), took: began.elapsed() });
+        self.events.send(Event::Rebooted {
+            node: node.to_string(),
+            took: began.elapsed(),
+        });
         Ok(())
     }
 
@@ -104,7 +120,9 @@ impl Run {
                 Ok::<_, NodeError>((session, snapshot))
             };
             match attempt.await {
-                Ok((session, snapshot)) if snapshot.facts.boot_id != reached.snapshot.facts.boot_id => {
+                Ok((session, snapshot))
+                    if snapshot.facts.boot_id != reached.snapshot.facts.boot_id =>
+                {
                     reached.session = session;
                     reached.snapshot = snapshot;
                     return Ok(());
@@ -114,6 +132,9 @@ impl Run {
             }
             tokio::time::sleep(BETWEEN_TRIES).await;
         }
-        Err(NodeError::NotBack { seconds: limit.as_secs(), last_try })
+        Err(NodeError::NotBack {
+            seconds: limit.as_secs(),
+            last_try,
+        })
     }
 }

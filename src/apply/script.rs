@@ -51,15 +51,32 @@ pub struct Guard {
 }
 
 /// The script of a step. `ledger` is what is owned before it; the second value is what is owned after it.
-pub fn step(step: &Step<'_>, ledger: &Ledger, guard: Option<&Guard>, holder: &Holder, nonce: &str) -> (String, Ledger) {
+pub fn step(
+    step: &Step<'_>,
+    ledger: &Ledger,
+    guard: Option<&Guard>,
+    holder: &Holder,
+    nonce: &str,
+) -> (String, Ledger) {
     let mut owning = ledger.clone();
-    for (id, entry) in step.changes.iter().flat_map(|change| change.owns.iter().cloned()) {
+    for (id, entry) in step
+        .changes
+        .iter()
+        .flat_map(|change| change.owns.iter().cloned())
+    {
         owning.own(id, entry);
     }
     let mut left = owning.clone();
-    step.changes.iter().flat_map(|change| &change.releases).for_each(|id| left.release(id));
+    step.changes
+        .iter()
+        .flat_map(|change| &change.releases)
+        .for_each(|id| left.release(id));
 
-    let mut actions: Vec<&Action> = step.changes.iter().flat_map(|change| &change.actions).collect();
+    let mut actions: Vec<&Action> = step
+        .changes
+        .iter()
+        .flat_map(|change| &change.actions)
+        .collect();
     actions.sort_by_key(|action| order(action));
     let mut body = Body::default();
     body.call("require_space", &[&space(&actions).to_string()]);
@@ -69,17 +86,25 @@ pub fn step(step: &Step<'_>, ledger: &Ledger, guard: Option<&Guard>, holder: &Ho
         body.arm(guard, step, &actions, holder);
     }
     if !step.effects.is_empty() {
-        let lines: String = step.effects.iter().map(|effect| format!("{effect}\n")).collect();
+        let lines: String = step
+            .effects
+            .iter()
+            .map(|effect| format!("{effect}\n"))
+            .collect();
         body.here("put_state pending-restart", &lines);
     }
     if owning != *ledger {
         body.here("put_state ledger", &owning.to_string());
     }
     body.packages(&actions);
-    body.attempt_for("systemctl disable --no-reload", &actions, |action| match action {
-        Action::Disable(unit) => Some(unit),
-        _ => None,
-    });
+    body.attempt_for(
+        "systemctl disable --no-reload",
+        &actions,
+        |action| match action {
+            Action::Disable(unit) => Some(unit),
+            _ => None,
+        },
+    );
     body.attempt_for("systemctl stop", &actions, |action| match action {
         Action::Stop(unit) => Some(unit),
         _ => None,
@@ -98,18 +123,26 @@ pub fn step(step: &Step<'_>, ledger: &Ledger, guard: Option<&Guard>, holder: &Ho
         Action::LoadModule(name) => Some(name),
         _ => None,
     });
-    body.attempt_for("systemctl enable --no-reload", &actions, |action| match action {
-        Action::Enable(unit) => Some(unit),
-        _ => None,
-    });
-    if step.effects.contains(&Effect::DaemonReload) || actions.iter().any(|action| is_unit(action)) {
+    body.attempt_for(
+        "systemctl enable --no-reload",
+        &actions,
+        |action| match action {
+            Action::Enable(unit) => Some(unit),
+            _ => None,
+        },
+    );
+    if step.effects.contains(&Effect::DaemonReload) || actions.iter().any(|action| is_unit(action))
+    {
         body.line("attempt 'systemctl daemon-reload' 120 systemctl daemon-reload");
     }
     actions.iter().for_each(|action| body.set(action));
-    body.attempt_for("systemctl start", &actions, |action| match action {
-        Action::Start(unit) => Some(unit),
-        _ => None,
-    });
+    // A socket cannot start once the service behind it runs.
+    for services in [false, true] {
+        body.attempt_for("systemctl start", &actions, |action| match action {
+            Action::Start(unit) if unit.ends_with(".service") == services => Some(unit),
+            _ => None,
+        });
+    }
     if let Some(guard) = guard {
         body.prove(guard, holder);
     }
@@ -151,13 +184,18 @@ pub fn leave(holder: &Holder, nonce: &str) -> String {
 
 /// A script that lets the dead man's switch of an interrupted run act now.
 pub fn settle(holder: &Holder, nonce: &str) -> String {
-    whole("attempt 'putting the originals back' 120 /usr/local/libexec/selfheal/deadman expire\n", 300, holder, nonce)
+    whole(
+        "attempt 'putting the originals back' 400 /usr/local/libexec/selfheal/deadman expire\n",
+        300,
+        holder,
+        nonce,
+    )
 }
 
 /// A script that disarms the dead man's switch; it is run over a new connection, whose login proves the point.
 pub fn disarm(holder: &Holder, nonce: &str) -> String {
     let body = format!(
-        "attempt 'disarming the dead man'\\''s switch' 60 /usr/local/libexec/selfheal/deadman disarm {}\n",
+        "attempt 'disarming the dead man'\\''s switch' 180 /usr/local/libexec/selfheal/deadman disarm {}\n",
         holder.token
     );
     whole(&body, 300, holder, nonce)
@@ -184,7 +222,10 @@ fn whole(body: &str, seconds: u64, holder: &Holder, nonce: &str) -> String {
 fn order(action: &Action) -> u8 {
     match action {
         Action::MakeDirectory(_) => 0,
-        Action::Write(_) | Action::Remove(..) | Action::RestoreOriginal(..) | Action::WriteBoot(..) => 1,
+        Action::Write(_)
+        | Action::Remove(..)
+        | Action::RestoreOriginal(..)
+        | Action::WriteBoot(..) => 1,
         Action::RemoveDirectory(_) => 2,
         _ => 3,
     }
@@ -278,9 +319,16 @@ impl Body {
             Action::MakeDirectory(path) => self.call("mkdir -p -m 0755 --", &[path.as_str()]),
             Action::Write(write) => {
                 let mode = format!("{:04o}", write.mode);
-                self.call("stage", &[write.path.as_str(), &mode, &write.owner, &write.group]);
+                self.call(
+                    "stage",
+                    &[write.path.as_str(), &mode, &write.owner, &write.group],
+                );
                 self.text.pop();
-                let _ = writeln!(self.text, " <<'EOF'\n{}\nEOF", BASE64_STANDARD.encode(&write.content));
+                let _ = writeln!(
+                    self.text,
+                    " <<'EOF'\n{}\nEOF",
+                    BASE64_STANDARD.encode(&write.content)
+                );
             }
             Action::Remove(path, _) => self.call("remove", &[path.as_str()]),
             Action::RestoreOriginal(path, _) => self.call("restore_original", &[path.as_str()]),
@@ -293,8 +341,13 @@ impl Body {
                     Expect::Absent => "absent",
                 };
                 let content = BASE64_STANDARD.encode(content);
-                let put = [path.as_str(), hash, "/var/lib/selfheal/boot-backup"].map(quote).join(" ");
-                let _ = writeln!(self.text, "base64 -d <<'EOF' | boot_put {put} || exit\n{content}\nEOF");
+                let put = [path.as_str(), hash, "/var/lib/selfheal/boot-backup"]
+                    .map(quote)
+                    .join(" ");
+                let _ = writeln!(
+                    self.text,
+                    "base64 -d <<'EOF' | boot_put {put} || exit\n{content}\nEOF"
+                );
             }
             _ => {}
         }
@@ -318,7 +371,11 @@ impl Body {
         actions: &[&'a Action],
         wanted: impl Fn(&'a Action) -> Option<&'a String>,
     ) {
-        let names: Vec<&str> = actions.iter().filter_map(|action| wanted(action)).map(String::as_str).collect();
+        let names: Vec<&str> = actions
+            .iter()
+            .filter_map(|action| wanted(action))
+            .map(String::as_str)
+            .collect();
         if names.is_empty() {
             return;
         }
@@ -338,7 +395,12 @@ impl Body {
     /// The switch is armed before the first change; the paths are those that change.
     fn arm(&mut self, guard: &Guard, step: &Step<'_>, actions: &[&Action], holder: &Holder) {
         let seconds = guard.seconds.to_string();
-        let mut arguments = vec!["arming the dead man's switch", "60", "/usr/local/libexec/selfheal/deadman", "arm"];
+        let mut arguments = vec![
+            "arming the dead man's switch",
+            "180",
+            "/usr/local/libexec/selfheal/deadman",
+            "arm",
+        ];
         arguments.extend([seconds.as_str(), holder.token.as_str()]);
         arguments.extend(actions.iter().filter_map(|action| match action {
             Action::Write(write) => Some(write.path.as_str()),

@@ -8,12 +8,14 @@ use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::Options;
 use super::exit::Exit;
-use super::fleet::{failures, failures_json, layers, observe, prompt, runtime, state_folder, watched};
+use super::fleet::{
+    failures, failures_json, layers, observe, prompt, runtime, state_folder, watched,
+};
 use super::load::{Loaded, load};
 use super::output::{Failure, print, print_json};
 use super::plan::show;
-use super::Options;
 use crate::apply::{self, Claim, Goal, Reboots, Run};
 use crate::fleet::{NodeError, Outcomes, Reached, nonce};
 use crate::inventory::{Node, NodeName, Role};
@@ -50,10 +52,13 @@ pub(super) fn run(options: &Options, mode: Mode) -> Result<Exit, Failure> {
         Mode::Bootstrap | Mode::Apply => (layers(options)?, loaded.select(options)?),
     };
     let folder = state_folder()?;
-    let cannot = |error: std::io::Error| Failure::new(Exit::Failed, format!("cannot write {folder}: {error}"));
+    let cannot = |error: std::io::Error| {
+        Failure::new(Exit::Failed, format!("cannot write {folder}: {error}"))
+    };
     let log = Log::create(&folder.join("logs"), mode.name()).map_err(cannot)?;
     let path = log.path().to_owned();
-    let claim = Claim::new(&folder.join("runs"), nonce().map_err(unlucky)?, holder()).map_err(cannot)?;
+    let claim =
+        Claim::new(&folder.join("runs"), nonce().map_err(unlucky)?, holder()).map_err(cannot)?;
     let exit = runtime()?.block_on(work(&loaded, nodes, layers, mode, claim, options, log));
     if !matches!(exit, Ok(Exit::Done)) {
         eprintln!("log: {path}");
@@ -67,11 +72,21 @@ fn unlucky(error: NodeError) -> Failure {
 
 /// Who holds a node, for whoever is kept waiting.
 fn holder() -> String {
-    let name = |variable| std::env::var(variable).ok().filter(|value| !value.is_empty());
-    let user = name("USER").or_else(|| name("LOGNAME")).unwrap_or_else(|| "somebody".to_owned());
+    let name = |variable| {
+        std::env::var(variable)
+            .ok()
+            .filter(|value| !value.is_empty())
+    };
+    let user = name("USER")
+        .or_else(|| name("LOGNAME"))
+        .unwrap_or_else(|| "somebody".to_owned());
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let now = jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M:%SZ");
-    format!("{user}@{} (process {}) since {now}", host.trim(), std::process::id())
+    format!(
+        "{user}@{} (process {}) since {now}",
+        host.trim(),
+        std::process::id()
+    )
 }
 
 async fn work(
@@ -84,7 +99,11 @@ async fn work(
     log: Log,
 ) -> Result<Exit, Failure> {
     let mut log = Some(log);
-    let goal = if matches!(mode, Mode::Restore(_)) { Goal::Restore } else { Goal::Converge };
+    let goal = if matches!(mode, Mode::Restore(_)) {
+        Goal::Restore
+    } else {
+        Goal::Converge
+    };
     let mut outcomes = observe(loaded, &nodes, &layers, options, &mut log).await?;
     if settle(loaded, &mut outcomes, &claim, options, &mut log).await {
         // The nodes are not what they were; their plan starts from what is there now.
@@ -106,7 +125,10 @@ async fn work(
             Some((node.name.clone(), plan))
         })
         .collect();
-    let listed: Vec<NodePlan> = nodes.iter().filter_map(|node| plans.get(&node.name).cloned()).collect();
+    let listed: Vec<NodePlan> = nodes
+        .iter()
+        .filter_map(|node| plans.get(&node.name).cloned())
+        .collect();
     if !options.json {
         show(loaded, &listed, options);
     }
@@ -116,10 +138,19 @@ async fn work(
     }
 
     let workers = |plan: &&NodePlan| {
-        let role = loaded.inventory.node(plan.node.as_str()).map(|node| node.role);
+        let role = loaded
+            .inventory
+            .node(plan.node.as_str())
+            .map(|node| node.role);
         role == Some(Role::Worker) && plan.reboot().is_some() && !options.no_reboot
     };
-    let reboots = Reboots::new(plans.values().filter(workers).map(|plan| plan.node.clone()).collect());
+    let reboots = Reboots::new(
+        plans
+            .values()
+            .filter(workers)
+            .map(|plan| plan.node.clone())
+            .collect(),
+    );
     let (stop, stopped) = watch::channel(false);
     let interrupts = tokio::spawn(interrupts(stop));
     let results = watched(options, &mut log, async |events: Events| {
@@ -141,7 +172,9 @@ async fn work(
     interrupts.abort();
 
     if options.json {
-        let converged = results.iter().filter_map(|(node, result)| Some((node, result.as_ref().ok()?)));
+        let converged = results
+            .iter()
+            .filter_map(|(node, result)| Some((node, result.as_ref().ok()?)));
         print_json(&json!({
             "version": json::VERSION,
             "cluster": loaded.inventory.cluster.name.as_str(),
@@ -155,7 +188,10 @@ async fn work(
     let exit = failures(&results);
     if exit == Exit::Done && !nothing && !options.json {
         let changes: usize = results.values().flatten().sum();
-        print(&format!("Done: {changes} changes on {} nodes, verified.\n", results.len()));
+        print(&format!(
+            "Done: {changes} changes on {} nodes, verified.\n",
+            results.len()
+        ));
     }
     Ok(exit)
 }
@@ -196,7 +232,10 @@ async fn close(outcomes: Outcomes<Reached>) {
 fn confirm(options: &Options) -> Result<(), Failure> {
     let _ = options;
     if !std::io::stdin().is_terminal() {
-        let failure = Failure::new(Exit::Usage, "nobody is at a terminal to confirm the plan; nothing was changed");
+        let failure = Failure::new(
+            Exit::Usage,
+            "nobody is at a terminal to confirm the plan; nothing was changed",
+        );
         return Err(failure.hint("look at the plan above, then run again with --yes"));
     }
     eprint!("Apply these changes? Type yes: ");
@@ -206,7 +245,10 @@ fn confirm(options: &Options) -> Result<(), Failure> {
     if read.is_ok() && answer.trim() == "yes" {
         return Ok(());
     }
-    Err(Failure::new(Exit::Interrupted, "not confirmed; nothing was changed"))
+    Err(Failure::new(
+        Exit::Interrupted,
+        "not confirmed; nothing was changed",
+    ))
 }
 
 /// Each node at its own pace.
@@ -224,7 +266,12 @@ async fn converge(
                 tasks.spawn(async move {
                     let limit = reached.node.ssh.run_timeout.get();
                     let converged = tokio::time::timeout(limit, run.converge(reached, plan)).await;
-                    (name, converged.unwrap_or(Err(NodeError::RunTimeout { seconds: limit.as_secs() })))
+                    (
+                        name,
+                        converged.unwrap_or(Err(NodeError::RunTimeout {
+                            seconds: limit.as_secs(),
+                        })),
+                    )
                 });
             }
             (Err(error), _) => drop(results.insert(name, Err(error))),
@@ -232,10 +279,15 @@ async fn converge(
         }
     }
     while let Some(finished) = tasks.join_next().await {
-        let Ok((name, result)) = finished else { continue };
+        let Ok((name, result)) = finished else {
+            continue;
+        };
         run.reboots.done(&name);
         if let Err(error) = &result {
-            run.events.send(Event::Failed { node: name.to_string(), error: error.chain() });
+            run.events.send(Event::Failed {
+                node: name.to_string(),
+                error: error.chain(),
+            });
         }
         results.insert(name, result);
     }

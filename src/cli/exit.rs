@@ -84,7 +84,16 @@ mod tests {
     #[test]
     fn the_outcomes_win_in_the_documented_order() {
         use Exit::*;
-        let order = [Interrupted, Usage, Held, LoginRefused, Unreachable, Failed, Pending, Done];
+        let order = [
+            Interrupted,
+            Usage,
+            Held,
+            LoginRefused,
+            Unreachable,
+            Failed,
+            Pending,
+            Done,
+        ];
         for (position, exit) in order.iter().enumerate() {
             assert_eq!(Exit::worst(order[position..].iter().copied()), *exit);
         }

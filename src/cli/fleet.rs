@@ -8,10 +8,10 @@ use camino::Utf8PathBuf;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc::UnboundedReceiver;
 
+use super::Options;
 use super::exit::Exit;
 use super::load::Loaded;
 use super::output::{Failure, node_failure};
-use super::Options;
 use crate::fleet::{self, Outcomes, Reached};
 use crate::inventory::{Node, NodeName};
 use crate::layer;
@@ -28,7 +28,10 @@ pub(super) fn layers(options: &Options) -> Result<BTreeSet<LayerName>, Failure> 
         .filter(|layer| !options.skip.contains(layer))
         .collect();
     if layers.is_empty() {
-        return Err(Failure::new(Exit::Usage, "--only and --skip leave no layer"));
+        return Err(Failure::new(
+            Exit::Usage,
+            "--only and --skip leave no layer",
+        ));
     }
     Ok(layers)
 }
@@ -42,15 +45,24 @@ pub(super) fn prompt() -> Arc<dyn Prompt> {
 }
 
 pub(super) fn runtime() -> Result<Runtime, Failure> {
-    Runtime::new().map_err(|error| Failure::new(Exit::Failed, format!("cannot start the runtime: {error}")))
+    Runtime::new()
+        .map_err(|error| Failure::new(Exit::Failed, format!("cannot start the runtime: {error}")))
 }
 
 /// The folder of this user's where logs and the marks of living runs lie.
 pub(super) fn state_folder() -> Result<Utf8PathBuf, Failure> {
     use etcetera::BaseStrategy;
-    let failed = |why: String| Failure::new(Exit::Failed, format!("cannot find this user's state folder: {why}"));
+    let failed = |why: String| {
+        Failure::new(
+            Exit::Failed,
+            format!("cannot find this user's state folder: {why}"),
+        )
+    };
     let strategy = etcetera::choose_base_strategy().map_err(|error| failed(error.to_string()))?;
-    let folder = strategy.state_dir().unwrap_or_else(|| strategy.data_dir()).join("selfheal");
+    let folder = strategy
+        .state_dir()
+        .unwrap_or_else(|| strategy.data_dir())
+        .join("selfheal");
     Utf8PathBuf::try_from(folder).map_err(|error| failed(error.to_string()))
 }
 
@@ -74,7 +86,15 @@ pub(super) async fn observe(
     options: &Options,
     log: &mut Option<Log>,
 ) -> Result<Outcomes<Reached>, Failure> {
-    let asked = nodes.iter().map(|node| (node.clone(), layer::questions(&loaded.inventory, node, layers))).collect();
+    let asked = nodes
+        .iter()
+        .map(|node| {
+            (
+                node.clone(),
+                layer::questions(&loaded.inventory, node, layers),
+            )
+        })
+        .collect();
     let observing = watched(options, log, async |events| {
         fleet::observe(asked, options.parallel, prompt(), &events).await
     });
@@ -99,7 +119,9 @@ pub(super) fn failures<T>(outcomes: &Outcomes<T>) -> Exit {
 
 /// The failures for JSON.
 pub(super) fn failures_json<T>(outcomes: &Outcomes<T>) -> Vec<serde_json::Value> {
-    let failed = outcomes.iter().filter_map(|(node, outcome)| Some((node, outcome.as_ref().err()?)));
+    let failed = outcomes
+        .iter()
+        .filter_map(|(node, outcome)| Some((node, outcome.as_ref().err()?)));
     failed
         .map(|(node, error)| {
             serde_json::json!({ "node": node.as_str(), "error": error.chain(), "hint": error.hint() })
@@ -109,5 +131,8 @@ pub(super) fn failures_json<T>(outcomes: &Outcomes<T>) -> Vec<serde_json::Value>
 
 /// What stands behind a node's name in a plan.
 pub(super) fn about(loaded: &Loaded, name: &NodeName) -> String {
-    loaded.inventory.node(name.as_str()).map_or_else(String::new, |node| format!("{}, {}", node.role, node.host))
+    loaded
+        .inventory
+        .node(name.as_str())
+        .map_or_else(String::new, |node| format!("{}, {}", node.role, node.host))
 }

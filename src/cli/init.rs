@@ -8,4 +8,6 @@ pub(super) struct Init {
     /// Hosts to look at.
     hosts: Vec<String>,
 }
-pub(super) fn run(_: &Init, _: &super::Options) -> Result<super::Exit, super::output::Failure> { Ok(super::Exit::Done) }
+pub(super) fn run(_: &Init, _: &super::Options) -> Result<super::Exit, super::output::Failure> {
+    Ok(super::Exit::Done)
+}

@@ -121,7 +121,11 @@ pub fn run() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();
-            return if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() };
+            return if error.use_stderr() {
+                Exit::Usage.into()
+            } else {
+                Exit::Done.into()
+            };
         }
     };
     let exit = dispatch(cli.command, &cli.options).unwrap_or_else(|failure| {
@@ -138,7 +142,9 @@ fn dispatch(command: Command, options: &Options) -> Result<Exit, output::Failure
         Command::Plan => plan::run(options),
         Command::Bootstrap => apply::run(options, apply::Mode::Bootstrap),
         Command::Apply => apply::run(options, apply::Mode::Apply),
-        Command::Node(NodeCommand::Restore { node }) => apply::run(options, apply::Mode::Restore(node)),
+        Command::Node(NodeCommand::Restore { node }) => {
+            apply::run(options, apply::Mode::Restore(node))
+        }
         Command::Trust(trust) => trust::run(&trust, options),
         Command::Schema => reference::schema(),
         Command::Completions { shell } => reference::completions(shell),

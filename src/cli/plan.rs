@@ -2,11 +2,11 @@
 
 use serde_json::json;
 
+use super::Options;
 use super::exit::Exit;
 use super::fleet::{about, failures, failures_json, layers, observe, runtime};
 use super::load::load;
 use super::output::{Failure, print, print_json};
-use super::Options;
 use crate::plan::text::{Shown, summary};
 use crate::plan::{self, NodePlan, Snapshots, json};
 
@@ -18,7 +18,9 @@ pub(super) fn run(options: &Options) -> Result<Exit, Failure> {
         let outcomes = observe(&loaded, &nodes, &layers, options, &mut None).await?;
         let snapshots: Snapshots = outcomes
             .iter()
-            .filter_map(|(name, reached)| Some((name.clone(), reached.as_ref().ok()?.snapshot.clone())))
+            .filter_map(|(name, reached)| {
+                Some((name.clone(), reached.as_ref().ok()?.snapshot.clone()))
+            })
             .collect();
         let plans: Vec<NodePlan> = nodes
             .iter()
@@ -49,7 +51,12 @@ pub(super) fn run(options: &Options) -> Result<Exit, Failure> {
 /// Prints plans for people.
 pub(super) fn show(loaded: &super::load::Loaded, plans: &[NodePlan], options: &Options) {
     for plan in plans {
-        let shown = Shown { plan, about: about(loaded, &plan.node), style: options.style(), all: options.verbose };
+        let shown = Shown {
+            plan,
+            about: about(loaded, &plan.node),
+            style: options.style(),
+            all: options.verbose,
+        };
         print(&format!("{shown}\n"));
     }
     print(&format!("{}\n", summary(plans)));

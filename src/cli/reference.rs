@@ -3,9 +3,9 @@
 use anyhow::Context;
 use clap::CommandFactory;
 
+use super::Cli;
 use super::exit::{self, Exit};
 use super::output::{Failure, print, print_json};
-use super::Cli;
 
 pub(super) fn schema() -> Result<Exit, Failure> {
     print_json(&crate::inventory::schema());
@@ -22,7 +22,9 @@ pub(super) fn completions(shell: clap_complete::Shell) -> Result<Exit, Failure> 
 pub(super) fn man() -> Result<Exit, Failure> {
     let mut page = Vec::new();
     let command = Cli::command().after_help(exit::TABLE);
-    clap_mangen::Man::new(command).render(&mut page).context("cannot write the manual page")?;
+    clap_mangen::Man::new(command)
+        .render(&mut page)
+        .context("cannot write the manual page")?;
     print(&String::from_utf8_lossy(&page));
     Ok(Exit::Done)
 }

@@ -8,4 +8,6 @@ pub(super) struct Trust {
     /// The node's name.
     node: String,
 }
-pub(super) fn run(_: &Trust, _: &super::Options) -> Result<super::Exit, super::output::Failure> { Ok(super::Exit::Done) }
+pub(super) fn run(_: &Trust, _: &super::Options) -> Result<super::Exit, super::output::Failure> {
+    Ok(super::Exit::Done)
+}

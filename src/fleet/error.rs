@@ -44,7 +44,10 @@ pub enum NodeError {
         stderr: String,
     },
     /// sshd did not accept the new settings; they are gone again.
-    #[error("sshd on the node does not accept the new settings, and the old ones are back{}", after(stderr))]
+    #[error(
+        "sshd on the node does not accept the new settings, and the old ones are back{}",
+        after(stderr)
+    )]
     SshdRejected {
         /// What sshd said.
         stderr: String,
@@ -137,18 +140,32 @@ impl NodeError {
         let hint = match self {
             NodeError::Connect(error) => return error.hint(),
             NodeError::Exec(error) => return error.hint(),
-            NodeError::Held { .. } => "wait for it to end; a lease of a run that died ends by itself within two minutes",
-            NodeError::Stale { .. } => "run again: the plan is made anew from the node as it is now",
-            NodeError::SshdRejected { .. } => "correct [hardening.sshd] in the inventory; `ssh NODE sudo sshd -T` shows what is in force",
-            NodeError::LockedOut { .. } => "correct [hardening.sshd] or [hardening.firewall] in the inventory and apply again",
-            NodeError::NoKeyLogin { .. } => "set ssh.identity or hardening.authorized_keys to a key you hold, or keep password_authentication = true",
+            NodeError::Held { .. } => {
+                "wait for it to end; a lease of a run that died ends by itself within two minutes"
+            }
+            NodeError::Stale { .. } => {
+                "run again: the plan is made anew from the node as it is now"
+            }
+            NodeError::SshdRejected { .. } => {
+                "correct [hardening.sshd] in the inventory; `ssh NODE sudo sshd -T` shows what is in force"
+            }
+            NodeError::LockedOut { .. } => {
+                "correct [hardening.sshd] or [hardening.firewall] in the inventory and apply again"
+            }
+            NodeError::NoKeyLogin { .. } => {
+                "set ssh.identity or hardening.authorized_keys to a key you hold, or keep password_authentication = true"
+            }
             NodeError::NotBack { .. } => {
                 "look at its screen or power-cycle it; if it does not boot, put cmdline.txt.selfheal-bak back in the place \
                  of cmdline.txt on its boot partition, with any PC"
             }
             NodeError::RebootsStopped(_) => "bring that node back, then apply again",
-            NodeError::NotConverged(_) => "something on the node sets it otherwise; `selfheal plan` shows what differs",
-            NodeError::Reply { .. } => "log in by hand and look: a full disk, a login shell that exits, or a forced command do this",
+            NodeError::NotConverged(_) => {
+                "something on the node sets it otherwise; `selfheal plan` shows what differs"
+            }
+            NodeError::Reply { .. } => {
+                "log in by hand and look: a full disk, a login shell that exits, or a forced command do this"
+            }
             _ => return None,
         };
         Some(hint.to_owned())
@@ -188,7 +205,11 @@ pub enum Class {
 /// The last lines of a remote stderr, trimmed: what a user wants to see of it.
 pub fn last_lines(stderr: &[u8]) -> String {
     let text = String::from_utf8_lossy(stderr);
-    let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
+    let lines: Vec<&str> = text
+        .lines()
+        .map(str::trim_end)
+        .filter(|line| !line.is_empty())
+        .collect();
     lines[lines.len().saturating_sub(8)..].join("\n")
 }
 

@@ -52,11 +52,18 @@ pub async fn observe(
         tasks.spawn(async move {
             let _turn = turns.acquire().await;
             let name = node.name.clone();
-            events.send(Event::Connecting { node: name.to_string() });
+            events.send(Event::Connecting {
+                node: name.to_string(),
+            });
             let reached = reach(node, &questions, &prompt).await;
             match &reached {
-                Ok(_) => events.send(Event::Observed { node: name.to_string() }),
-                Err(error) => events.send(Event::Failed { node: name.to_string(), error: error.chain() }),
+                Ok(_) => events.send(Event::Observed {
+                    node: name.to_string(),
+                }),
+                Err(error) => events.send(Event::Failed {
+                    node: name.to_string(),
+                    error: error.chain(),
+                }),
             }
             (name, reached)
         });
@@ -78,7 +85,12 @@ async fn reach(
     let target = target(&node).await?;
     let session = ssh::connect(&target, prompt).await?;
     let snapshot = probe(&session, questions).await?;
-    Ok(Reached { node, target, session, snapshot })
+    Ok(Reached {
+        node,
+        target,
+        session,
+        snapshot,
+    })
 }
 
 /// Asks a node everything, in one exec.

@@ -58,14 +58,22 @@ pub async fn target(node: &Node) -> Result<Target, TargetError> {
     for hop in &mut way.jump {
         hop.identities.splice(0..0, identities.iter().cloned());
     }
-    way.destination.host_key = node.host_key.as_ref().map(|key| key.to_string().parse()).transpose()?;
-    way.destination.login_password = secret("login password", ssh.login_password.as_ref(), &home).await?;
+    way.destination.host_key = node
+        .host_key
+        .as_ref()
+        .map(|key| key.to_string().parse())
+        .transpose()?;
+    way.destination.login_password =
+        secret("login password", ssh.login_password.as_ref(), &home).await?;
     let sudo = match secret("sudo password", ssh.sudo_password.as_ref(), &home).await? {
         _ if node.user.as_str() == "root" => Sudo::AlreadyRoot,
         Some(password) => Sudo::Password(password),
         None => Sudo::Passwordless,
     };
-    let timeouts = Timeouts { connect: ssh.connect_timeout.get(), ..Timeouts::default() };
+    let timeouts = Timeouts {
+        connect: ssh.connect_timeout.get(),
+        ..Timeouts::default()
+    };
     Ok(way.into_target(node.name.to_string(), sudo, timeouts))
 }
 
@@ -74,7 +82,9 @@ pub async fn target(node: &Node) -> Result<Target, TargetError> {
 /// # Errors
 /// [`TargetError::NoHome`].
 pub fn home() -> Result<Utf8PathBuf, TargetError> {
-    let home = etcetera::home_dir().ok().and_then(|home| Utf8PathBuf::try_from(home).ok());
+    let home = etcetera::home_dir()
+        .ok()
+        .and_then(|home| Utf8PathBuf::try_from(home).ok());
     home.ok_or(TargetError::NoHome)
 }
 

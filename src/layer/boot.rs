@@ -10,7 +10,10 @@ use crate::resource::{Resource, Wanted, boot};
 
 /// The boot files.
 pub(super) fn questions() -> Questions {
-    Questions { files: boot::questions().collect(), ..Questions::default() }
+    Questions {
+        files: boot::questions().collect(),
+        ..Questions::default()
+    }
 }
 
 /// Tokens are decided by their effect: one that changes nothing is not added, and one that is there because of selfheal
@@ -18,12 +21,19 @@ pub(super) fn questions() -> Questions {
 pub(super) fn desired(node: &Node, snapshot: &Snapshot) -> Result<Vec<Resource>, Refusal> {
     let facts = &snapshot.facts;
     let settings = &node.boot;
-    let owned = |token: &str| snapshot.ledger.get(&Id::new(Kind::BootToken, token)).is_some();
+    let owned = |token: &str| {
+        snapshot
+            .ledger
+            .get(&Id::new(Kind::BootToken, token))
+            .is_some()
+    };
     let mut wanted = Vec::new();
 
     // The firmware passes cgroup_disable=memory; a later cgroup_enable=memory wins. k3s does not start without it.
     let memory = ["cgroup_memory=1", "cgroup_enable=memory"];
-    if settings.memory_cgroup && (!facts.cgroup_controllers.contains("memory") || memory.iter().any(|t| owned(t))) {
+    if settings.memory_cgroup
+        && (!facts.cgroup_controllers.contains("memory") || memory.iter().any(|t| owned(t)))
+    {
         wanted.extend(memory.map(str::to_owned));
     }
     // Pi kernels can account pressure, but do not until told to.
@@ -41,5 +51,8 @@ pub(super) fn desired(node: &Node, snapshot: &Snapshot) -> Result<Vec<Resource>,
         reason: error.to_string(),
         hint: "correct boot.add in the inventory".to_owned(),
     })?;
-    Ok(vec![Resource::new(LayerName::Boot, Wanted::BootTokens(tokens))])
+    Ok(vec![Resource::new(
+        LayerName::Boot,
+        Wanted::BootTokens(tokens),
+    )])
 }

@@ -7,7 +7,9 @@ use camino::Utf8PathBuf;
 use minijinja::context;
 
 use super::template::{Template, file, landing, verbatim};
-use crate::inventory::{Hardening, Inventory, Node, PortRule, PublicKey, Role, Sshd, Storage, Swap, Upgrades};
+use crate::inventory::{
+    Hardening, Inventory, Node, PortRule, PublicKey, Role, Sshd, Storage, Swap, Upgrades,
+};
 use crate::node::ledger::LayerName;
 use crate::node::probe::Questions;
 use crate::node::snapshot::{FileState, Snapshot};
@@ -30,9 +32,20 @@ const FIREWALL: Template = landing!("/etc/selfheal/firewall.nft");
 const FIREWALL_SERVICE: Template = landing!("/etc/systemd/system/selfheal-firewall.service");
 
 const FILES: [Template; 14] = [
-    SSHD, SYSCTL, JOURNALD, TIMESYNCD, MODULES, UPGRADES, CLOUD, RPI_SWAP, DEAD_MAN, DEAD_MAN_SERVICE, DEAD_MAN_BOOT,
+    SSHD,
+    SYSCTL,
+    JOURNALD,
+    TIMESYNCD,
+    MODULES,
+    UPGRADES,
+    CLOUD,
+    RPI_SWAP,
+    DEAD_MAN,
+    DEAD_MAN_SERVICE,
+    DEAD_MAN_BOOT,
     DEAD_MAN_TIMER,
-    FIREWALL, FIREWALL_SERVICE,
+    FIREWALL,
+    FIREWALL_SERVICE,
 ];
 
 /// Folders that some systems lack.
@@ -81,11 +94,27 @@ const LAYER: LayerName = LayerName::Hardening;
 pub(super) fn questions(_: &Inventory, node: &Node) -> Questions {
     let settings = &node.hardening;
     let paths = FILES.iter().map(|(path, _)| *path).chain(FOLDERS);
-    let paths = paths.chain(["/etc/hosts", "/etc/hostname", "/etc/fstab", "/etc/rpi"]).map(Utf8PathBuf::from);
-    let mut packages: Vec<String> = KERNELS.iter().chain(&TIME_KEEPERS).map(ToString::to_string).collect();
+    let paths = paths
+        .chain(["/etc/hosts", "/etc/hostname", "/etc/fstab", "/etc/rpi"])
+        .map(Utf8PathBuf::from);
+    let mut packages: Vec<String> = KERNELS
+        .iter()
+        .chain(&TIME_KEEPERS)
+        .map(ToString::to_string)
+        .collect();
     packages.extend(["unattended-upgrades".to_owned(), "nftables".to_owned()]);
-    packages.extend(settings.packages.iter().chain(&settings.hold).map(ToString::to_string));
-    let mut units: Vec<String> = settings.disable_services.iter().map(ToString::to_string).collect();
+    packages.extend(
+        settings
+            .packages
+            .iter()
+            .chain(&settings.hold)
+            .map(ToString::to_string),
+    );
+    let mut units: Vec<String> = settings
+        .disable_services
+        .iter()
+        .map(ToString::to_string)
+        .collect();
     units.extend(UNITS.map(str::to_owned));
     Questions {
         files: paths.collect(),
@@ -107,7 +136,11 @@ const UNITS: [&str; 5] = [
 ];
 
 /// The recipe.
-pub(super) fn desired(inventory: &Inventory, node: &Node, snapshot: &Snapshot) -> Result<Vec<Resource>, Refusal> {
+pub(super) fn desired(
+    inventory: &Inventory,
+    node: &Node,
+    snapshot: &Snapshot,
+) -> Result<Vec<Resource>, Refusal> {
     let settings = &node.hardening;
     let mut resources = Vec::new();
     names(inventory, node, snapshot, &mut resources)?;
@@ -116,7 +149,12 @@ pub(super) fn desired(inventory: &Inventory, node: &Node, snapshot: &Snapshot) -
     swap(settings, snapshot, &mut resources)?;
     clock(settings, snapshot, &mut resources)?;
     kernel(settings, &mut resources)?;
-    resources.extend(settings.disable_services.iter().map(|unit| want(Wanted::Stopped(unit.to_string()))));
+    resources.extend(
+        settings
+            .disable_services
+            .iter()
+            .map(|unit| want(Wanted::Stopped(unit.to_string()))),
+    );
     dead_man(&mut resources);
     login(node, snapshot, &mut resources)?;
     firewall(inventory, node, snapshot, &mut resources)?;
@@ -144,26 +182,46 @@ fn names(
         }
     }
     if settings.hosts {
-        let fixed = |node: &Node| node.lan_address().map(|address| format!("{address}\t{}", node.name));
+        let fixed = |node: &Node| {
+            node.lan_address()
+                .map(|address| format!("{address}\t{}", node.name))
+        };
         block.extend(inventory.nodes.iter().filter_map(fixed));
     }
     if !block.is_empty() {
-        let own_name = |line: &str| settings.hostname && line.split_whitespace().next() == Some("127.0.1.1");
+        let own_name =
+            |line: &str| settings.hostname && line.split_whitespace().next() == Some("127.0.1.1");
         edited("/etc/hosts", snapshot, own_name, &block, resources);
     }
     Ok(())
 }
 
-fn packages(settings: &Hardening, snapshot: &Snapshot, resources: &mut Vec<Resource>) -> Result<(), Refusal> {
+fn packages(
+    settings: &Hardening,
+    snapshot: &Snapshot,
+    resources: &mut Vec<Resource>,
+) -> Result<(), Refusal> {
     if settings.automatic_upgrades == Upgrades::Security {
         resources.push(want(Wanted::Package("unattended-upgrades".into())));
         resources.push(verbatim(LAYER, UPGRADES, 0o644));
     }
-    resources.extend(settings.packages.iter().map(|name| want(Wanted::Package(name.to_string()))));
+    resources.extend(
+        settings
+            .packages
+            .iter()
+            .map(|name| want(Wanted::Package(name.to_string()))),
+    );
     // A kernel comes when its owner wants it, not at four in the morning on all nodes at once.
-    let kernels = KERNELS.iter().filter(|name| settings.hold_kernel && snapshot.package(name).is_some());
+    let kernels = KERNELS
+        .iter()
+        .filter(|name| settings.hold_kernel && snapshot.package(name).is_some());
     resources.extend(kernels.map(|name| want(Wanted::Hold((*name).to_owned()))));
-    resources.extend(settings.hold.iter().map(|name| want(Wanted::Hold(name.to_string()))));
+    resources.extend(
+        settings
+            .hold
+            .iter()
+            .map(|name| want(Wanted::Hold(name.to_string()))),
+    );
     Ok(())
 }
 
@@ -190,7 +248,11 @@ fn journal(settings: &Hardening, resources: &mut Vec<Resource>) -> Result<(), Re
 
 /// Swap does not stop k3s, it thrashes the card and delays evictions; each system has its own way to bring it back
 /// (domain.md §3.4).
-fn swap(settings: &Hardening, snapshot: &Snapshot, resources: &mut Vec<Resource>) -> Result<(), Refusal> {
+fn swap(
+    settings: &Hardening,
+    snapshot: &Snapshot,
+    resources: &mut Vec<Resource>,
+) -> Result<(), Refusal> {
     if settings.swap == Swap::Keep {
         return Ok(());
     }
@@ -199,22 +261,40 @@ fn swap(settings: &Hardening, snapshot: &Snapshot, resources: &mut Vec<Resource>
         resources.push(folder("/etc/rpi/swap.conf.d"));
         resources.push(verbatim(LAYER, RPI_SWAP, 0o644));
     }
-    let is_swap = |line: &str| !line.starts_with('#') && line.split_whitespace().nth(2) == Some("swap");
+    let is_swap =
+        |line: &str| !line.starts_with('#') && line.split_whitespace().nth(2) == Some("swap");
     edited("/etc/fstab", snapshot, is_swap, &[], resources);
     resources.push(want(Wanted::NoSwap));
     Ok(())
 }
 
 /// A Pi without a clock battery boots into the past; k3s before its time sync makes ghosts (domain.md §3.5, §5).
-fn clock(settings: &Hardening, snapshot: &Snapshot, resources: &mut Vec<Resource>) -> Result<(), Refusal> {
-    if !settings.time_sync || TIME_KEEPERS[1..].iter().any(|name| snapshot.package(name).is_some()) {
+fn clock(
+    settings: &Hardening,
+    snapshot: &Snapshot,
+    resources: &mut Vec<Resource>,
+) -> Result<(), Refusal> {
+    if !settings.time_sync
+        || TIME_KEEPERS[1..]
+            .iter()
+            .any(|name| snapshot.package(name).is_some())
+    {
         return Ok(());
     }
     resources.push(want(Wanted::Package("systemd-timesyncd".into())));
     if !settings.ntp_servers.is_empty() {
-        let servers: Vec<String> = settings.ntp_servers.iter().map(ToString::to_string).collect();
+        let servers: Vec<String> = settings
+            .ntp_servers
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         resources.push(folder("/etc/systemd/timesyncd.conf.d"));
-        resources.push(file(LAYER, TIMESYNCD, 0o644, context! { servers => servers.join(" ") })?);
+        resources.push(file(
+            LAYER,
+            TIMESYNCD,
+            0o644,
+            context! { servers => servers.join(" ") },
+        )?);
     }
     resources.push(want(Wanted::Running("systemd-timesyncd.service".into())));
     Ok(())
@@ -223,19 +303,41 @@ fn clock(settings: &Hardening, snapshot: &Snapshot, resources: &mut Vec<Resource
 fn kernel(settings: &Hardening, resources: &mut Vec<Resource>) -> Result<(), Refusal> {
     let modules: Vec<String> = settings.modules.iter().map(ToString::to_string).collect();
     if !modules.is_empty() {
-        resources.push(file(LAYER, MODULES, 0o644, context! { modules => &modules })?);
+        resources.push(file(
+            LAYER,
+            MODULES,
+            0o644,
+            context! { modules => &modules },
+        )?);
         resources.extend(modules.into_iter().map(|name| want(Wanted::Module(name))));
     }
     let sysctls = sysctls(settings);
-    resources.push(file(LAYER, SYSCTL, 0o644, context! { sysctls => &sysctls })?);
-    resources.extend(sysctls.into_iter().map(|(key, value)| want(Wanted::Sysctl(key, value))));
+    resources.push(file(
+        LAYER,
+        SYSCTL,
+        0o644,
+        context! { sysctls => &sysctls },
+    )?);
+    resources.extend(
+        sysctls
+            .into_iter()
+            .map(|(key, value)| want(Wanted::Sysctl(key, value))),
+    );
     Ok(())
 }
 
 /// The user's values go over selfheal's own.
 fn sysctls(settings: &Hardening) -> BTreeMap<String, String> {
-    let own = SYSCTLS.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
-    own.chain(settings.sysctls.iter().map(|(key, value)| (key.to_string(), value.to_string()))).collect()
+    let own = SYSCTLS
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+    own.chain(
+        settings
+            .sysctls
+            .iter()
+            .map(|(key, value)| (key.to_string(), value.to_string())),
+    )
+    .collect()
 }
 
 /// The switch that undoes a change that locked everybody out. It is there before the first such change.
@@ -243,7 +345,9 @@ fn dead_man(resources: &mut Vec<Resource>) {
     resources.push(folder("/usr/local/libexec"));
     resources.push(folder("/usr/local/libexec/selfheal"));
     resources.push(verbatim(LAYER, DEAD_MAN, 0o755));
-    resources.extend([DEAD_MAN_SERVICE, DEAD_MAN_BOOT, DEAD_MAN_TIMER].map(|unit| verbatim(LAYER, unit, 0o644)));
+    resources.extend(
+        [DEAD_MAN_SERVICE, DEAD_MAN_BOOT, DEAD_MAN_TIMER].map(|unit| verbatim(LAYER, unit, 0o644)),
+    );
     for unit in ["selfheal-deadman-boot.service", "selfheal-deadman.timer"] {
         resources.push(want(Wanted::Enabled(unit.into())));
     }
@@ -252,14 +356,31 @@ fn dead_man(resources: &mut Vec<Resource>) {
 /// Who may log in. Keys first, then sshd, whose first value wins over cloud-init's drop-in (domain.md §3.1).
 fn login(node: &Node, snapshot: &Snapshot, resources: &mut Vec<Resource>) -> Result<(), Refusal> {
     let settings = &node.hardening;
-    if let (Some(home), false) = (snapshot.home(node.user.as_str()), settings.authorized_keys.is_empty()) {
+    if let (Some(home), false) = (
+        snapshot.home(node.user.as_str()),
+        settings.authorized_keys.is_empty(),
+    ) {
         let path = home.join(".ssh/authorized_keys");
         let current = edit::undo(snapshot.content(&path).unwrap_or_default());
         let there = String::from_utf8_lossy(&current).into_owned();
         let missing = |key: &&PublicKey| !there.contains(key.base64());
-        let block: Vec<String> = settings.authorized_keys.iter().filter(missing).map(ToString::to_string).collect();
-        let content = edit::edit(snapshot.content(&path).unwrap_or_default(), |_| false, &block);
-        resources.push(want(Wanted::Edit { path, content, mode: 0o600, owner: node.user.to_string() }));
+        let block: Vec<String> = settings
+            .authorized_keys
+            .iter()
+            .filter(missing)
+            .map(ToString::to_string)
+            .collect();
+        let content = edit::edit(
+            snapshot.content(&path).unwrap_or_default(),
+            |_| false,
+            &block,
+        );
+        resources.push(want(Wanted::Edit {
+            path,
+            content,
+            mode: 0o600,
+            owner: node.user.to_string(),
+        }));
     }
     let sshd = &settings.sshd;
     let yes_no = |on: bool| if on { "yes" } else { "no" };
@@ -278,9 +399,10 @@ fn login(node: &Node, snapshot: &Snapshot, resources: &mut Vec<Resource>) -> Res
 }
 
 fn settings_lines(sshd: &Sshd) -> Vec<String> {
-    let lines = sshd.settings.iter().flat_map(|(keyword, values)| {
-        values.iter().map(move |value| format!("{keyword} {value}"))
-    });
+    let lines = sshd
+        .settings
+        .iter()
+        .flat_map(|(keyword, values)| values.iter().map(move |value| format!("{keyword} {value}")));
     lines.collect()
 }
 
@@ -290,8 +412,14 @@ pub fn sshd_must_say(settings: &Hardening) -> Vec<String> {
     let yes_no = |on: bool| if on { "yes" } else { "no" };
     vec![
         "pubkeyauthentication yes".to_owned(),
-        format!("passwordauthentication {}", yes_no(sshd.password_authentication)),
-        format!("kbdinteractiveauthentication {}", yes_no(sshd.password_authentication)),
+        format!(
+            "passwordauthentication {}",
+            yes_no(sshd.password_authentication)
+        ),
+        format!(
+            "kbdinteractiveauthentication {}",
+            yes_no(sshd.password_authentication)
+        ),
         format!("maxauthtries {}", sshd.max_auth_tries.get()),
         format!("x11forwarding {}", yes_no(sshd.x11_forwarding)),
     ]
@@ -308,7 +436,12 @@ fn firewall(
     if !firewall.enabled {
         return Ok(());
     }
-    let nodes: Vec<String> = inventory.nodes.iter().filter_map(Node::lan_address).map(|ip| ip.to_string()).collect();
+    let nodes: Vec<String> = inventory
+        .nodes
+        .iter()
+        .filter_map(Node::lan_address)
+        .map(|ip| ip.to_string())
+        .collect();
     let hole = |rule: &PortRule| {
         let port = match (rule.first, rule.last) {
             (first, last) if first == last => first.to_string(),
@@ -348,6 +481,11 @@ fn edited(
 ) {
     if let Some(current) = snapshot.content(path.into()) {
         let content = edit::edit(current, disable, block);
-        resources.push(want(Wanted::Edit { path: path.into(), content, mode: 0o644, owner: "root".into() }));
+        resources.push(want(Wanted::Edit {
+            path: path.into(),
+            content,
+            mode: 0o644,
+            owner: "root".into(),
+        }));
     }
 }

@@ -36,7 +36,9 @@ pub fn desired(
     node: &Node,
     snapshots: &Snapshots,
 ) -> Result<Vec<Resource>, Refusal> {
-    let Some(snapshot) = snapshots.get(&node.name) else { return Ok(Vec::new()) };
+    let Some(snapshot) = snapshots.get(&node.name) else {
+        return Ok(Vec::new());
+    };
     match layer {
         LayerName::Hardening => hardening::desired(inventory, node, snapshot),
         LayerName::Boot => boot::desired(node, snapshot),

@@ -43,5 +43,12 @@ pub(super) fn file(
 
 /// The file as it stands in `templates/`.
 pub(super) fn verbatim(layer: LayerName, (path, content): (&str, &str), mode: u32) -> Resource {
-    Resource::new(layer, Wanted::File { path: path.into(), content: content.as_bytes().to_vec(), mode })
+    Resource::new(
+        layer,
+        Wanted::File {
+            path: path.into(),
+            content: content.as_bytes().to_vec(),
+            mode,
+        },
+    )
 }

@@ -102,8 +102,12 @@ impl Facts {
             ("fact", "psi") => self.psi = line == "yes",
             ("fact", "mounts") => self.mounts = text.lines().filter_map(mount).collect(),
             ("fact", "swaps") => {
-                self.swaps =
-                    text.lines().skip(1).filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect();
+                self.swaps = text
+                    .lines()
+                    .skip(1)
+                    .filter_map(|line| line.split_whitespace().next())
+                    .map(str::to_owned)
+                    .collect();
             }
             ("fact", "memory") => self.memory = memory(&text),
             ("fact", "init") => self.systemd = line == "systemd",
@@ -127,7 +131,9 @@ impl Facts {
 
     /// Kernel major and minor number, where the release starts with them.
     pub fn kernel_version(&self) -> Option<(u32, u32)> {
-        let mut parts = self.kernel.split(|character: char| !character.is_ascii_digit());
+        let mut parts = self
+            .kernel
+            .split(|character: char| !character.is_ascii_digit());
         Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
     }
 }
@@ -149,8 +155,13 @@ fn os_release(text: &str) -> OsRelease {
 }
 
 fn uptime(line: &str) -> Duration {
-    let seconds = line.split_whitespace().next().and_then(|seconds| seconds.parse::<f64>().ok());
-    seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).unwrap_or_default()
+    let seconds = line
+        .split_whitespace()
+        .next()
+        .and_then(|seconds| seconds.parse::<f64>().ok());
+    seconds
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .unwrap_or_default()
 }
 
 fn memory(text: &str) -> u64 {
@@ -180,7 +191,9 @@ fn unescape(text: &str) -> String {
     ["\\040", "\\011", "\\012", "\\134"]
         .iter()
         .zip([" ", "\t", "\n", "\\"])
-        .fold(text.to_owned(), |text, (code, character)| text.replace(code, character))
+        .fold(text.to_owned(), |text, (code, character)| {
+            text.replace(code, character)
+        })
 }
 
 #[cfg(test)]
@@ -198,7 +211,10 @@ mod tests {
 
     #[test]
     fn kernel_version_is_read_from_a_vendor_release() {
-        let facts = Facts { kernel: "6.12.34+rpt-rpi-2712".into(), ..Facts::default() };
+        let facts = Facts {
+            kernel: "6.12.34+rpt-rpi-2712".into(),
+            ..Facts::default()
+        };
         assert_eq!(facts.kernel_version(), Some((6, 12)));
     }
 

@@ -51,10 +51,16 @@ impl FromStr for LayerName {
     type Err = String;
 
     fn from_str(text: &str) -> Result<LayerName, String> {
-        LayerName::ALL.into_iter().find(|layer| layer.as_str() == text).ok_or_else(|| {
-            let names: Vec<_> = LayerName::ALL.iter().map(|layer| layer.as_str()).collect();
-            format!("no layer is called '{text}'; the layers are {}", names.join(", "))
-        })
+        LayerName::ALL
+            .into_iter()
+            .find(|layer| layer.as_str() == text)
+            .ok_or_else(|| {
+                let names: Vec<_> = LayerName::ALL.iter().map(|layer| layer.as_str()).collect();
+                format!(
+                    "no layer is called '{text}'; the layers are {}",
+                    names.join(", ")
+                )
+            })
     }
 }
 
@@ -106,7 +112,10 @@ impl Kind {
 
     /// The word in the ledger and in plans.
     pub fn as_str(self) -> &'static str {
-        Kind::ALL.iter().find(|(kind, _)| *kind == self).map_or("", |(_, name)| name)
+        Kind::ALL
+            .iter()
+            .find(|(kind, _)| *kind == self)
+            .map_or("", |(_, name)| name)
     }
 }
 
@@ -128,7 +137,10 @@ pub struct Id {
 impl Id {
     /// The thing of this kind and name.
     pub fn new(kind: Kind, name: impl Into<String>) -> Id {
-        Id { kind, name: name.into() }
+        Id {
+            kind,
+            name: name.into(),
+        }
     }
 }
 
@@ -182,7 +194,10 @@ impl Ledger {
     /// Reads a ledger; lines that mean nothing to this version are kept for one that understands them.
     pub fn parse(text: &str) -> Ledger {
         let mut ledger = Ledger::default();
-        for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        for line in text
+            .lines()
+            .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        {
             match entry(line) {
                 Some((id, entry)) => drop(ledger.entries.insert(id, entry)),
                 None => ledger.foreign.push(line.to_owned()),
@@ -231,9 +246,15 @@ impl fmt::Display for Ledger {
                 Before::Unit { enabled, active } => format!("unit\t{enabled}\t{active}"),
             };
             let sha256 = entry.sha256.as_deref().unwrap_or("-");
-            writeln!(formatter, "{}\t{}\t{}\t{sha256}\t{before}", entry.layer, id.kind, id.name)?;
+            writeln!(
+                formatter,
+                "{}\t{}\t{}\t{sha256}\t{before}",
+                entry.layer, id.kind, id.name
+            )?;
         }
-        self.foreign.iter().try_for_each(|line| writeln!(formatter, "{line}"))
+        self.foreign
+            .iter()
+            .try_for_each(|line| writeln!(formatter, "{line}"))
     }
 }
 
@@ -248,10 +269,20 @@ fn entry(line: &str) -> Option<(Id, Entry)> {
         "nothing" => Before::Nothing,
         "original" => Before::Original,
         "value" => Before::Value(fields.next()?.to_owned()),
-        "unit" => Before::Unit { enabled: fields.next()?.parse().ok()?, active: fields.next()?.parse().ok()? },
+        "unit" => Before::Unit {
+            enabled: fields.next()?.parse().ok()?,
+            active: fields.next()?.parse().ok()?,
+        },
         _ => return None,
     };
-    fields.next().is_none().then_some((id, Entry { layer, before, sha256 }))
+    fields.next().is_none().then_some((
+        id,
+        Entry {
+            layer,
+            before,
+            sha256,
+        },
+    ))
 }
 
 /// Where the user's original of `path` is kept.
@@ -268,12 +299,29 @@ mod tests {
     fn what_is_written_is_read_back() {
         let mut ledger = Ledger::default();
         let own = |ledger: &mut Ledger, kind, name: &str, before| {
-            let entry = Entry { layer: LayerName::Hardening, before, sha256: Some("abc".into()) };
+            let entry = Entry {
+                layer: LayerName::Hardening,
+                before,
+                sha256: Some("abc".into()),
+            };
             ledger.own(Id::new(kind, name), entry);
         };
         own(&mut ledger, Kind::File, "/etc/hosts", Before::Original);
-        own(&mut ledger, Kind::Sysctl, "kernel.panic", Before::Value("0".into()));
-        own(&mut ledger, Kind::Unit, "cups.service", Before::Unit { enabled: true, active: false });
+        own(
+            &mut ledger,
+            Kind::Sysctl,
+            "kernel.panic",
+            Before::Value("0".into()),
+        );
+        own(
+            &mut ledger,
+            Kind::Unit,
+            "cups.service",
+            Before::Unit {
+                enabled: true,
+                active: false,
+            },
+        );
         assert_eq!(Ledger::parse(&ledger.to_string()), ledger);
     }
 

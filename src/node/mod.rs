@@ -12,11 +12,16 @@ pub mod snapshot;
 /// `text` as one word of a POSIX shell. A NUL byte, which no shell word can hold, is dropped.
 pub fn quote(text: &str) -> String {
     let text = text.replace('\0', "");
-    shlex::try_quote(&text).map(std::borrow::Cow::into_owned).unwrap_or_default()
+    shlex::try_quote(&text)
+        .map(std::borrow::Cow::into_owned)
+        .unwrap_or_default()
 }
 
 /// The sha256 of `content` in hex, as sha256sum prints it.
 pub fn sha256(content: &[u8]) -> String {
     use sha2::Digest;
-    sha2::Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
+    sha2::Sha256::digest(content)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }

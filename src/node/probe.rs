@@ -52,14 +52,24 @@ impl Questions {
             calls.push_str(&super::quote(argument));
             calls.push('\n');
         };
-        self.files.iter().for_each(|path| call("file", path.as_str()));
-        self.users.iter().for_each(|user| call("authorized_keys", user));
+        self.files
+            .iter()
+            .for_each(|path| call("file", path.as_str()));
+        self.users
+            .iter()
+            .for_each(|user| call("authorized_keys", user));
         self.sysctls.iter().for_each(|key| call("sysctl_key", key));
         self.modules.iter().for_each(|name| call("module", name));
         if self.sshd {
             calls.push_str("sshd_effective\n");
         }
-        let list = |names: &BTreeSet<String>| names.iter().map(String::as_str).collect::<Vec<_>>().join(" ");
+        let list = |names: &BTreeSet<String>| {
+            names
+                .iter()
+                .map(String::as_str)
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
         format!(
             "{{\nexport LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n\
              nonce={nonce} content_limit={CONTENT_LIMIT} files_asked= units={units} packages={packages}\n\
@@ -79,6 +89,10 @@ mod tests {
     fn a_quote_in_a_name_stays_data() {
         let mut questions = Questions::default();
         questions.files.insert("/tmp/it's; rm -rf /".into());
-        assert!(questions.script("n").contains(r#"file "/tmp/it's; rm -rf /""#));
+        assert!(
+            questions
+                .script("n")
+                .contains(r#"file "/tmp/it's; rm -rf /""#)
+        );
     }
 }

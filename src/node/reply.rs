@@ -41,9 +41,16 @@ pub fn frames<'a>(reply: &'a [u8], nonce: &str) -> Result<Vec<Frame<'a>>, ReplyE
         };
         let header = std::str::from_utf8(header).unwrap_or_default();
         let (name, argument) = header.split_once(' ').unwrap_or((header, ""));
-        frames.push(Frame { name, argument, content });
+        frames.push(Frame {
+            name,
+            argument,
+            content,
+        });
     }
-    match (frames.first().map(|frame| frame.name), frames.last().map(|frame| frame.name)) {
+    match (
+        frames.first().map(|frame| frame.name),
+        frames.last().map(|frame| frame.name),
+    ) {
         (Some("begin"), Some("end")) => Ok(frames),
         (Some("begin"), _) => Err(ReplyError::Truncated),
         _ => Err(ReplyError::NoBeginning),
@@ -53,7 +60,11 @@ pub fn frames<'a>(reply: &'a [u8], nonce: &str) -> Result<Vec<Frame<'a>>, ReplyE
 fn positions<'a>(text: &'a [u8], marker: &'a [u8]) -> impl Iterator<Item = usize> + 'a {
     let mut from = 0;
     std::iter::from_fn(move || {
-        let found = text.get(from..)?.windows(marker.len()).position(|window| window == marker)? + from;
+        let found = text
+            .get(from..)?
+            .windows(marker.len())
+            .position(|window| window == marker)?
+            + from;
         from = found + marker.len();
         Some(found)
     })
@@ -68,7 +79,14 @@ mod tests {
     fn noise_before_the_beginning_is_passed_over() {
         let reply = b"Welcome to jarvis!\n\n@n begin\n\n@n file /etc/hosts\nline\n\n\n@n end\n";
         let frames = frames(reply, "n").unwrap();
-        assert_eq!(frames[1], Frame { name: "file", argument: "/etc/hosts", content: b"line\n" });
+        assert_eq!(
+            frames[1],
+            Frame {
+                name: "file",
+                argument: "/etc/hosts",
+                content: b"line\n"
+            }
+        );
     }
 
     #[test]

@@ -136,25 +136,36 @@ impl Snapshot {
     fn take(&mut self, frame: &Frame<'_>) {
         let text = || String::from_utf8_lossy(frame.content);
         match frame.name {
-            "file" => drop(self.files.insert(frame.argument.into(), file_state(frame.content))),
+            "file" => drop(
+                self.files
+                    .insert(frame.argument.into(), file_state(frame.content)),
+            ),
             "sysctl" if !frame.content.is_empty() => {
                 let value = text().split_whitespace().collect::<Vec<_>>().join(" ");
                 self.sysctls.insert(frame.argument.to_owned(), value);
             }
-            "module" if !frame.content.is_empty() => drop(self.modules.insert(frame.argument.to_owned())),
+            "module" if !frame.content.is_empty() => {
+                self.modules.insert(frame.argument.to_owned());
+            }
             "home" if !frame.content.is_empty() => {
-                self.homes.insert(frame.argument.to_owned(), text().trim().into());
+                self.homes
+                    .insert(frame.argument.to_owned(), text().trim().into());
             }
             "units" => text().split("\n\n").for_each(|block| self.take_unit(block)),
             "packages" => text().lines().for_each(|line| self.take_package(line)),
             "sshd" => {
                 for (keyword, value) in text().lines().filter_map(|line| line.split_once(' ')) {
-                    self.sshd.entry(keyword.to_ascii_lowercase()).or_default().push(value.to_owned());
+                    self.sshd
+                        .entry(keyword.to_ascii_lowercase())
+                        .or_default()
+                        .push(value.to_owned());
                 }
             }
             "ledger" => self.ledger = Ledger::parse(&text()),
             "lease" => self.lease = lease(&text()),
-            "pending-restart" => self.pending_restarts = text().lines().map(str::to_owned).collect(),
+            "pending-restart" => {
+                self.pending_restarts = text().lines().map(str::to_owned).collect()
+            }
             "dead-man" => self.dead_man_armed = !frame.content.is_empty(),
             "dead-man-last" => self.dead_man_last = text().lines().next().map(str::to_owned),
             _ => self.facts.take(frame),
@@ -163,21 +174,33 @@ impl Snapshot {
 
     fn take_unit(&mut self, block: &str) {
         let value = |key: &str| {
-            block.lines().filter_map(|line| line.split_once('=')).find(|(name, _)| *name == key).map(|(_, value)| value)
+            block
+                .lines()
+                .filter_map(|line| line.split_once('='))
+                .find(|(name, _)| *name == key)
+                .map(|(_, value)| value)
         };
         if let Some(name) = value("Id") {
             let state = UnitState {
                 loaded: !matches!(value("LoadState"), Some("not-found") | None),
                 file_state: value("UnitFileState").unwrap_or_default().to_owned(),
-                active: matches!(value("ActiveState"), Some("active" | "activating" | "reloading")),
+                active: matches!(
+                    value("ActiveState"),
+                    Some("active" | "activating" | "reloading")
+                ),
             };
             self.units.insert(name.to_owned(), state);
         }
     }
 
     fn take_package(&mut self, line: &str) {
-        if let [name, wanted, "installed", version] = line.split_whitespace().collect::<Vec<_>>()[..] {
-            let state = PackageState { version: version.to_owned(), held: wanted == "hold" };
+        if let [name, wanted, "installed", version] =
+            line.split_whitespace().collect::<Vec<_>>()[..]
+        {
+            let state = PackageState {
+                version: version.to_owned(),
+                held: wanted == "hold",
+            };
             self.packages.insert(name.to_owned(), state);
         }
     }
@@ -190,7 +213,10 @@ impl Snapshot {
     /// The whole content at `path`, when it is a regular file of moderate size.
     pub fn content(&self, path: &Utf8Path) -> Option<&[u8]> {
         match self.file(path) {
-            FileState::Regular(RegularFile { content: Content::Whole(content), .. }) => Some(content),
+            FileState::Regular(RegularFile {
+                content: Content::Whole(content),
+                ..
+            }) => Some(content),
             _ => None,
         }
     }
@@ -251,7 +277,11 @@ fn lease(text: &str) -> Option<Lease> {
     let mut words = text.lines().next()?.splitn(3, ' ');
     let token = words.next()?.to_owned();
     let expires = words.next()?.parse().ok()?;
-    Some(Lease { token, expires, holder: words.next().unwrap_or("another run").to_owned() })
+    Some(Lease {
+        token,
+        expires,
+        holder: words.next().unwrap_or("another run").to_owned(),
+    })
 }
 
 #[cfg(test)]
@@ -261,17 +291,31 @@ mod tests {
     #[test]
     fn a_file_with_odd_bytes_comes_back_as_it_is() {
         let state = file_state(b"file 81a4 root root 3 content\n\xff\n\n");
-        let FileState::Regular(file) = state else { panic!("{state:?}") };
-        assert_eq!((file.mode, file.content), (0o644, Content::Whole(b"\xff\n\n".to_vec())));
+        let FileState::Regular(file) = state else {
+            panic!("{state:?}")
+        };
+        assert_eq!(
+            (file.mode, file.content),
+            (0o644, Content::Whole(b"\xff\n\n".to_vec()))
+        );
     }
 
     #[test]
     fn units_and_packages_are_read_in_bulk() {
         let mut snapshot = Snapshot::default();
-        let units = b"Id=ssh.service\nLoadState=loaded\nActiveState=active\nUnitFileState=enabled\n\n\
+        let units =
+            b"Id=ssh.service\nLoadState=loaded\nActiveState=active\nUnitFileState=enabled\n\n\
             Id=no.service\nLoadState=not-found\nActiveState=inactive\nUnitFileState=\n";
-        snapshot.take(&Frame { name: "units", argument: "", content: units });
-        snapshot.take(&Frame { name: "packages", argument: "", content: b"curl hold installed 7.88\nno deinstall config-files 1\n" });
+        snapshot.take(&Frame {
+            name: "units",
+            argument: "",
+            content: units,
+        });
+        snapshot.take(&Frame {
+            name: "packages",
+            argument: "",
+            content: b"curl hold installed 7.88\nno deinstall config-files 1\n",
+        });
         assert!(snapshot.unit("ssh.service").enabled() && snapshot.unit("ssh.service").active);
         assert!(!snapshot.unit("no.service").loaded);
         assert!(snapshot.package("curl").unwrap().held);

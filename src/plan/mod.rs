@@ -49,7 +49,11 @@ impl NodePlan {
 
     /// Why the node has to reboot, if it has to.
     pub fn reboot(&self) -> Option<String> {
-        let reasons: Vec<&str> = self.changes.iter().filter_map(|change| change.reboot.as_deref()).collect();
+        let reasons: Vec<&str> = self
+            .changes
+            .iter()
+            .filter_map(|change| change.reboot.as_deref())
+            .collect();
         (!reasons.is_empty()).then(|| reasons.join("; "))
     }
 
@@ -60,8 +64,15 @@ impl NodePlan {
             .map(|phase| {
                 let of_phase = |change: &&Change| change.phase == phase && change.has_work();
                 let changes: Vec<&Change> = self.changes.iter().filter(of_phase).collect();
-                let effects = changes.iter().flat_map(|change| change.effects.iter().cloned()).collect();
-                Step { phase, changes, effects }
+                let effects = changes
+                    .iter()
+                    .flat_map(|change| change.effects.iter().cloned())
+                    .collect();
+                Step {
+                    phase,
+                    changes,
+                    effects,
+                }
             })
             .collect();
         if let Some(settings) = steps.iter_mut().find(|step| step.phase == Phase::Settings) {
@@ -73,9 +84,20 @@ impl NodePlan {
 }
 
 /// What would change on `node`, in the layers given.
-pub fn plan(inventory: &Inventory, node: &Node, snapshots: &Snapshots, layers: &BTreeSet<LayerName>) -> NodePlan {
+pub fn plan(
+    inventory: &Inventory,
+    node: &Node,
+    snapshots: &Snapshots,
+    layers: &BTreeSet<LayerName>,
+) -> NodePlan {
     let Some(snapshot) = snapshots.get(&node.name) else {
-        return compare(node.name.clone(), Vec::new(), Vec::new(), &Snapshot::default(), &BTreeSet::new());
+        return compare(
+            node.name.clone(),
+            Vec::new(),
+            Vec::new(),
+            &Snapshot::default(),
+            &BTreeSet::new(),
+        );
     };
     let mut resources = Vec::new();
     let mut refusals = Vec::new();
@@ -90,7 +112,13 @@ pub fn plan(inventory: &Inventory, node: &Node, snapshots: &Snapshots, layers: &
 
 /// What would change on a node that selfheal leaves: nothing is wanted any more, so everything owned goes back.
 pub fn restore(node: &Node, snapshot: &Snapshot) -> NodePlan {
-    compare(node.name.clone(), Vec::new(), Vec::new(), snapshot, &LayerName::ALL.into())
+    compare(
+        node.name.clone(),
+        Vec::new(),
+        Vec::new(),
+        snapshot,
+        &LayerName::ALL.into(),
+    )
 }
 
 fn compare(
@@ -110,7 +138,10 @@ fn compare(
     // Tokens leave the command line in one write, so their undoing is a comparison with what is still wanted.
     let boot = |resource: &Resource| matches!(resource.wanted, Wanted::BootTokens(_));
     if orphans.iter().any(|(id, _)| id.kind == Kind::BootToken) && !resources.iter().any(boot) {
-        resources.push(Resource::new(LayerName::Boot, Wanted::BootTokens(Vec::new())));
+        resources.push(Resource::new(
+            LayerName::Boot,
+            Wanted::BootTokens(Vec::new()),
+        ));
     }
     let mut changes = Vec::new();
     for resource in &resources {
@@ -119,13 +150,26 @@ fn compare(
             Err(refusal) => refusals.push(refusal),
         }
     }
-    for (id, entry) in orphans.into_iter().filter(|(id, _)| id.kind != Kind::BootToken) {
+    for (id, entry) in orphans
+        .into_iter()
+        .filter(|(id, _)| id.kind != Kind::BootToken)
+    {
         match resource::undo(id, entry, snapshot) {
             Ok(change) => changes.push(change),
             Err(refusal) => refusals.push(refusal),
         }
     }
     changes.sort_by_key(|change| change.phase);
-    let unfinished = snapshot.pending_restarts.iter().filter_map(|line| Effect::parse(line)).collect();
-    NodePlan { node, changes, refusals, unfinished, ledger: snapshot.ledger.clone() }
+    let unfinished = snapshot
+        .pending_restarts
+        .iter()
+        .filter_map(|line| Effect::parse(line))
+        .collect();
+    NodePlan {
+        node,
+        changes,
+        refusals,
+        unfinished,
+        ledger: snapshot.ledger.clone(),
+    }
 }

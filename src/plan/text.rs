@@ -17,7 +17,11 @@ pub struct Style {
 impl Style {
     /// `text` in green, red or yellow, by `code`.
     fn paint(self, code: u8, text: &str) -> String {
-        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+        if self.colour {
+            format!("\x1b[{code}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
     }
 
     /// Bold text.
@@ -52,13 +56,21 @@ pub struct Shown<'a> {
 
 impl Display for Shown<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Shown { plan, about, style, .. } = self;
+        let Shown {
+            plan, about, style, ..
+        } = self;
         writeln!(f, "{} ({about})", style.bold(plan.node.as_str()))?;
         if plan.is_empty() {
             return writeln!(f, "  nothing to change");
         }
         for refusal in &plan.refusals {
-            writeln!(f, "  {} {}: {}", style.paint(31, "refused"), refusal.what, refusal.reason)?;
+            writeln!(
+                f,
+                "  {} {}: {}",
+                style.paint(31, "refused"),
+                refusal.what,
+                refusal.reason
+            )?;
             writeln!(f, "    hint: {}", refusal.hint)?;
         }
         let mut layer = None;
@@ -70,7 +82,11 @@ impl Display for Shown<'_> {
             self.change(f, change)?;
         }
         for effect in &plan.unfinished {
-            writeln!(f, "  {} {effect}, left undone by an interrupted run", style.verb(Verb::Finish))?;
+            writeln!(
+                f,
+                "  {} {effect}, left undone by an interrupted run",
+                style.verb(Verb::Finish)
+            )?;
         }
         Ok(())
     }
@@ -86,7 +102,12 @@ impl Shown<'_> {
         if change.phase == Phase::Guarded {
             remarks.push("behind the dead man's switch".to_owned());
         }
-        remarks.extend(change.reboot.as_ref().map(|reason| format!("reboot: {reason}")));
+        remarks.extend(
+            change
+                .reboot
+                .as_ref()
+                .map(|reason| format!("reboot: {reason}")),
+        );
         if let View::Hidden(why) = change.view {
             remarks.push(why.to_owned());
         }
@@ -100,7 +121,12 @@ impl Shown<'_> {
         Ok(())
     }
 
-    fn diff(&self, f: &mut Formatter<'_>, before: Option<&str>, after: Option<&str>) -> fmt::Result {
+    fn diff(
+        &self,
+        f: &mut Formatter<'_>,
+        before: Option<&str>,
+        after: Option<&str>,
+    ) -> fmt::Result {
         // A long file of selfheal's own that comes or goes says little; one that changes is shown whole.
         let lines = before.xor(after).map_or(0, |text| text.lines().count());
         if lines > LONG && !self.all {
@@ -125,12 +151,21 @@ impl Shown<'_> {
 
 /// What lies on a node must not be able to steer the user's terminal.
 fn printable(line: &str) -> String {
-    line.chars().map(|character| if character.is_control() && character != '\t' { '\u{fffd}' } else { character }).collect()
+    line.chars()
+        .map(|character| {
+            if character.is_control() && character != '\t' {
+                '\u{fffd}'
+            } else {
+                character
+            }
+        })
+        .collect()
 }
 
 /// The last line of a plan: how much of what, on how many nodes.
 pub fn summary<'a>(plans: impl IntoIterator<Item = &'a NodePlan>) -> String {
-    let (mut create, mut update, mut remove, mut reboots, mut refused, mut nodes) = (0, 0, 0, 0, 0, 0);
+    let (mut create, mut update, mut remove, mut reboots, mut refused, mut nodes) =
+        (0, 0, 0, 0, 0, 0);
     for plan in plans {
         nodes += usize::from(!plan.is_empty());
         reboots += usize::from(plan.reboot().is_some());
@@ -146,8 +181,12 @@ pub fn summary<'a>(plans: impl IntoIterator<Item = &'a NodePlan>) -> String {
     if nodes == 0 {
         return "Nothing to change.".to_owned();
     }
-    let plural = |count: usize, word: &str| format!("{count} {word}{}", if count == 1 { "" } else { "s" });
-    let mut text = format!("Plan: {create} to create, {update} to change, {remove} to remove on {}", plural(nodes, "node"));
+    let plural =
+        |count: usize, word: &str| format!("{count} {word}{}", if count == 1 { "" } else { "s" });
+    let mut text = format!(
+        "Plan: {create} to create, {update} to change, {remove} to remove on {}",
+        plural(nodes, "node")
+    );
     if reboots > 0 {
         text.push_str(&format!(", {}", plural(reboots, "reboot")));
     }

@@ -120,16 +120,33 @@ impl Event {
         match self {
             Event::Connecting { .. } => "connecting".to_owned(),
             Event::Observed { .. } => "observed".to_owned(),
-            Event::StepStarted { step, changes: count, .. } => format!("{step}: {}", changes(count)),
-            Event::StepDone { step, changes: count, took, .. } => {
-                format!("{step}: {} made in {:.1} s", changes(count), took.as_secs_f64())
+            Event::StepStarted {
+                step,
+                changes: count,
+                ..
+            } => format!("{step}: {}", changes(count)),
+            Event::StepDone {
+                step,
+                changes: count,
+                took,
+                ..
+            } => {
+                format!(
+                    "{step}: {} made in {:.1} s",
+                    changes(count),
+                    took.as_secs_f64()
+                )
             }
             Event::Note { text, .. } => text.clone(),
             Event::Waiting { what, .. } => format!("waiting for {what}"),
             Event::Rebooting { reason, .. } => format!("rebooting: {reason}"),
-            Event::Rebooted { took, .. } => format!("back after {:.1} s, with a new boot_id", took.as_secs_f64()),
+            Event::Rebooted { took, .. } => {
+                format!("back after {:.1} s, with a new boot_id", took.as_secs_f64())
+            }
             Event::Converged { changes: 0, .. } => "nothing to change".to_owned(),
-            Event::Converged { changes: count, .. } => format!("converged: {}, verified", changes(count)),
+            Event::Converged { changes: count, .. } => {
+                format!("converged: {}, verified", changes(count))
+            }
             Event::Failed { error, .. } => format!("failed: {error}"),
         }
     }

@@ -65,7 +65,9 @@ fn bar(bars: &MultiProgress, nodes: &mut BTreeMap<String, ProgressBar>, event: &
         let _ = bars.println(format!("{}: {}", event.node(), event.text()));
     };
     match event {
-        Event::Connecting { .. } | Event::Observed { .. } | Event::Waiting { .. } => bar.set_message(event.text()),
+        Event::Connecting { .. } | Event::Observed { .. } | Event::Waiting { .. } => {
+            bar.set_message(event.text())
+        }
         Event::StepStarted { .. } | Event::Rebooting { .. } => {
             bar.reset_elapsed();
             bar.set_message(event.text());

@@ -13,11 +13,21 @@ use crate::node::snapshot::Snapshot;
 /// Where a boot partition may be mounted (domain.md §1.1).
 const MOUNTS: [&str; 2] = ["/boot/firmware", "/boot"];
 /// The files below it that decide what is booted.
-const FILES: [&str; 5] = ["config.txt", "cmdline.txt", "current/cmdline.txt", "new/cmdline.txt", "new/state"];
+const FILES: [&str; 5] = [
+    "config.txt",
+    "cmdline.txt",
+    "current/cmdline.txt",
+    "new/cmdline.txt",
+    "new/state",
+];
 
 /// The files that [`compare`] needs to know.
 pub fn questions() -> impl Iterator<Item = Utf8PathBuf> {
-    MOUNTS.iter().flat_map(|mount| FILES.iter().map(move |file| Utf8PathBuf::from(format!("{mount}/{file}"))))
+    MOUNTS.iter().flat_map(|mount| {
+        FILES
+            .iter()
+            .map(move |file| Utf8PathBuf::from(format!("{mount}/{file}")))
+    })
 }
 
 /// The change that puts `wanted` on the command line, takes away what selfheal added and nobody wants any more, and
@@ -25,7 +35,11 @@ pub fn questions() -> impl Iterator<Item = Utf8PathBuf> {
 ///
 /// # Errors
 /// A [`Refusal`] wherever it is not certain which file the Pi boots from, or that it can be written safely.
-pub fn compare(layer: LayerName, wanted: &[Token], snapshot: &Snapshot) -> Result<Option<Change>, Refusal> {
+pub fn compare(
+    layer: LayerName,
+    wanted: &[Token],
+    snapshot: &Snapshot,
+) -> Result<Option<Change>, Refusal> {
     let refuse = |problem: BootProblem| Refusal {
         layer,
         what: "kernel command line".to_owned(),
@@ -46,7 +60,10 @@ pub fn compare(layer: LayerName, wanted: &[Token], snapshot: &Snapshot) -> Resul
         Err(problem) => return Err(refuse(problem)),
     };
 
-    let mut edit = Edit { set: wanted.to_vec(), remove: Vec::new() };
+    let mut edit = Edit {
+        set: wanted.to_vec(),
+        remove: Vec::new(),
+    };
     let mut releases = Vec::new();
     for (id, entry, token) in &owned {
         if wanted.contains(token) {
@@ -65,16 +82,33 @@ pub fn compare(layer: LayerName, wanted: &[Token], snapshot: &Snapshot) -> Resul
         Some(_) => Some("the kernel command line changes".to_owned()),
         None if !file.pending.is_empty() => {
             let pending: Vec<&str> = file.pending.iter().map(Token::as_str).collect();
-            Some(format!("the kernel was not yet started with {}", pending.join(" ")))
+            Some(format!(
+                "the kernel was not yet started with {}",
+                pending.join(" ")
+            ))
         }
         None if releases.is_empty() => return Ok(None),
         None => None,
     };
     let added = wanted.iter().filter(|token| !file.line.holds(token));
     let owns = added.map(|token| {
-        let replaced = file.line.tokens().iter().rev().find(|old| old.key() == token.key() && is_single(old));
-        let before = replaced.map_or(Before::Nothing, |old| Before::Value(old.as_str().to_owned()));
-        (Id::new(Kind::BootToken, token.as_str()), Entry { layer, before, sha256: None })
+        let replaced = file
+            .line
+            .tokens()
+            .iter()
+            .rev()
+            .find(|old| old.key() == token.key() && is_single(old));
+        let before = replaced.map_or(Before::Nothing, |old| {
+            Before::Value(old.as_str().to_owned())
+        });
+        (
+            Id::new(Kind::BootToken, token.as_str()),
+            Entry {
+                layer,
+                before,
+                sha256: None,
+            },
+        )
     });
     let verb = match (&line, releases.is_empty()) {
         (Some(_), _) => Verb::Update,
@@ -86,7 +120,10 @@ pub fn compare(layer: LayerName, wanted: &[Token], snapshot: &Snapshot) -> Resul
             before: Some(String::from_utf8_lossy(&file.content).into_owned()),
             after: Some(line.to_string()),
         },
-        None => View::Value { before: "written".to_owned(), after: "booted".to_owned() },
+        None => View::Value {
+            before: "written".to_owned(),
+            after: "booted".to_owned(),
+        },
     };
     Ok(Some(Change {
         layer,
@@ -95,7 +132,10 @@ pub fn compare(layer: LayerName, wanted: &[Token], snapshot: &Snapshot) -> Resul
         view,
         phase: Phase::Boot,
         owns: owns.collect(),
-        actions: line.iter().map(|line| write(&file.path, &file.content, &line.to_string())).collect(),
+        actions: line
+            .iter()
+            .map(|line| write(&file.path, &file.content, &line.to_string()))
+            .collect(),
         effects: Default::default(),
         reboot,
         releases,
@@ -103,12 +143,19 @@ pub fn compare(layer: LayerName, wanted: &[Token], snapshot: &Snapshot) -> Resul
 }
 
 fn write(path: &Utf8PathBuf, current: &[u8], line: &str) -> Action {
-    Action::WriteBoot(path.clone(), line.as_bytes().to_vec(), Expect::Sha256(sha256(current)))
+    Action::WriteBoot(
+        path.clone(),
+        line.as_bytes().to_vec(),
+        Expect::Sha256(sha256(current)),
+    )
 }
 
 /// Keys that may stand more than once are added beside what is there, never in its place.
 fn is_single(token: &Token) -> bool {
-    !matches!(token.key().as_str(), "console" | "cgroup_enable" | "cgroup_disable" | "module_blacklist" | "usb_storage.quirks")
+    !matches!(
+        token.key().as_str(),
+        "console" | "cgroup_enable" | "cgroup_disable" | "module_blacklist" | "usb_storage.quirks"
+    )
 }
 
 /// What the probe read about booting.
@@ -119,7 +166,12 @@ pub fn facts(snapshot: &Snapshot) -> BootFacts {
             path: mount.point.clone(),
             fs_type: mount.kind.clone(),
             read_only: mount.read_only,
-            free: snapshot.facts.free.get(&mount.point).copied().unwrap_or_default(),
+            free: snapshot
+                .facts
+                .free
+                .get(&mount.point)
+                .copied()
+                .unwrap_or_default(),
         })
     });
     let files: BTreeMap<_, _> = questions()

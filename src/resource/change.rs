@@ -171,7 +171,13 @@ pub enum Phase {
 
 impl Phase {
     /// All phases in sequence.
-    pub const ALL: [Phase; 5] = [Phase::Packages, Phase::Settings, Phase::Guarded, Phase::Removals, Phase::Boot];
+    pub const ALL: [Phase; 5] = [
+        Phase::Packages,
+        Phase::Settings,
+        Phase::Guarded,
+        Phase::Removals,
+        Phase::Boot,
+    ];
 
     /// The phase's name for people.
     pub fn as_str(self) -> &'static str {
@@ -232,6 +238,9 @@ impl fmt::Display for Refusal {
 impl Change {
     /// Whether something is written for it; a change without work only waits for a reboot.
     pub fn has_work(&self) -> bool {
-        !self.actions.is_empty() || !self.owns.is_empty() || !self.releases.is_empty() || !self.effects.is_empty()
+        !self.actions.is_empty()
+            || !self.owns.is_empty()
+            || !self.releases.is_empty()
+            || !self.effects.is_empty()
     }
 }

@@ -20,7 +20,7 @@ pub fn effects(path: &Utf8Path) -> BTreeSet<Effect> {
         path if path.starts_with("/etc/systemd/timesyncd.conf.d/") => {
             Effect::Restart("systemd-timesyncd.service".into())
         }
-        path if path == "/etc/selfheal/firewall.nft" => Effect::Restart(FIREWALL_UNIT.into()),
+        "/etc/selfheal/firewall.nft" => Effect::Restart(FIREWALL_UNIT.into()),
         _ => return BTreeSet::new(),
     };
     BTreeSet::from([effect])

@@ -21,7 +21,10 @@ pub fn edit(current: &[u8], disable: impl Fn(&str) -> bool, block: &[String]) ->
     if !edited.is_empty() && !edited.ends_with(b"\n") {
         edited.push(b'\n');
     }
-    for line in std::iter::once(BEGIN).chain(block.iter().map(String::as_str)).chain([END]) {
+    for line in std::iter::once(BEGIN)
+        .chain(block.iter().map(String::as_str))
+        .chain([END])
+    {
         edited.extend_from_slice(line.as_bytes());
         edited.push(b'\n');
     }
@@ -36,7 +39,9 @@ pub fn undo(current: &[u8]) -> Vec<u8> {
     let mut index = 0;
     while let Some(line) = lines.get(index) {
         if line.trim_ascii_end() == BEGIN.as_bytes() {
-            let end = lines[index..].iter().position(|line| line.trim_ascii_end() == END.as_bytes());
+            let end = lines[index..]
+                .iter()
+                .position(|line| line.trim_ascii_end() == END.as_bytes());
             index += end.unwrap_or(0);
         } else {
             plain.extend_from_slice(line.strip_prefix(DISABLED.as_bytes()).unwrap_or(line));
@@ -57,7 +62,11 @@ mod tests {
 
     #[test]
     fn a_line_is_disabled_and_a_block_added() {
-        let edited = edit(b"127.0.0.1 localhost\n127.0.1.1 raspberrypi\n", disable, &["127.0.1.1 jarvis".into()]);
+        let edited = edit(
+            b"127.0.0.1 localhost\n127.0.1.1 raspberrypi\n",
+            disable,
+            &["127.0.1.1 jarvis".into()],
+        );
         insta::assert_snapshot!(String::from_utf8(edited).unwrap(), @r"
         127.0.0.1 localhost
         #selfheal# 127.0.1.1 raspberrypi

@@ -89,7 +89,9 @@ impl Resource {
             Wanted::Package(name) => Id::new(Kind::Package, name),
             Wanted::Hold(name) => Id::new(Kind::Hold, name),
             Wanted::Module(name) => Id::new(Kind::Module, name),
-            Wanted::Running(name) | Wanted::Enabled(name) | Wanted::Stopped(name) => Id::new(Kind::Unit, name),
+            Wanted::Running(name) | Wanted::Enabled(name) | Wanted::Stopped(name) => {
+                Id::new(Kind::Unit, name)
+            }
             Wanted::Hostname(_) => Id::new(Kind::Hostname, "hostname"),
             Wanted::NoSwap => Id::new(Kind::Swap, "swap"),
             Wanted::BootTokens(_) => Id::new(Kind::CommandLine, "command line"),

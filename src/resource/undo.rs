@@ -18,7 +18,12 @@ pub fn undo(id: &Id, entry: &Entry, snapshot: &Snapshot) -> Result<Change, Refus
         id: id.clone(),
         verb: Verb::Remove,
         view,
-        phase: if path.is_some_and(consequence::locks_out) || id.name == consequence::FIREWALL_UNIT { Phase::Guarded } else { Phase::Removals },
+        phase: if path.is_some_and(consequence::locks_out) || id.name == consequence::FIREWALL_UNIT
+        {
+            Phase::Guarded
+        } else {
+            Phase::Removals
+        },
         actions,
         effects: path.map(consequence::effects).unwrap_or_default(),
         reboot: None,
@@ -26,7 +31,13 @@ pub fn undo(id: &Id, entry: &Entry, snapshot: &Snapshot) -> Result<Change, Refus
         releases: vec![id.clone()],
     };
     let value = |before: &str, after: &str, actions| {
-        Ok(change(View::Value { before: before.to_owned(), after: after.to_owned() }, actions))
+        Ok(change(
+            View::Value {
+                before: before.to_owned(),
+                after: after.to_owned(),
+            },
+            actions,
+        ))
     };
     match (id.kind, &entry.before) {
         (Kind::File | Kind::Edit, before) => {
@@ -36,7 +47,11 @@ pub fn undo(id: &Id, entry: &Entry, snapshot: &Snapshot) -> Result<Change, Refus
         }
         (Kind::Sysctl, Before::Value(previous)) => {
             let actions = vec![Action::SetSysctl(id.name.clone(), previous.clone())];
-            value(snapshot.sysctl(&id.name).unwrap_or("absent"), previous, actions)
+            value(
+                snapshot.sysctl(&id.name).unwrap_or("absent"),
+                previous,
+                actions,
+            )
         }
         (Kind::Unit, Before::Unit { enabled, active }) => {
             let name = id.name.clone();
@@ -47,20 +62,30 @@ pub fn undo(id: &Id, entry: &Entry, snapshot: &Snapshot) -> Result<Change, Refus
                 (true, true, false) => actions.push(Action::Disable(name.clone())),
                 _ => {}
             }
+            // A socket cannot start while the service behind it runs; it will at the next boot.
+            let served = name.strip_suffix(".socket").is_some_and(|stem| {
+                let service = snapshot.unit(&format!("{stem}.service"));
+                service.active
+            });
             match (state.loaded, state.active, *active) {
+                (true, false, true) if served => {}
                 (true, false, true) => actions.push(Action::Start(name)),
                 (true, true, false) => actions.push(Action::Stop(name)),
                 _ => {}
             }
             value("managed", "as before selfheal", actions)
         }
-        (Kind::Directory, _) => {
-            value("made by selfheal", "gone if empty", vec![Action::RemoveDirectory(id.name.clone().into())])
-        }
+        (Kind::Directory, _) => value(
+            "made by selfheal",
+            "gone if empty",
+            vec![Action::RemoveDirectory(id.name.clone().into())],
+        ),
         (Kind::Hold, _) => value("held", "upgradable", vec![Action::Unhold(id.name.clone())]),
-        (Kind::Hostname, Before::Value(previous)) => {
-            value(&snapshot.facts.hostname, previous, vec![Action::SetHostname(previous.clone())])
-        }
+        (Kind::Hostname, Before::Value(previous)) => value(
+            &snapshot.facts.hostname,
+            previous,
+            vec![Action::SetHostname(previous.clone())],
+        ),
         (Kind::Swap, _) => value("off", "as configured", vec![Action::SwapOn]),
         // Packages and loaded modules stay; a value that was never recorded cannot come back.
         _ => value("managed", "stays, no longer managed", Vec::new()),
@@ -69,12 +94,21 @@ pub fn undo(id: &Id, entry: &Entry, snapshot: &Snapshot) -> Result<Change, Refus
 
 type Undone = (View, Vec<Action>);
 
-fn file(kind: Kind, path: &Utf8Path, entry: &Entry, before: &Before, snapshot: &Snapshot) -> Result<Undone, Refusal> {
+fn file(
+    kind: Kind,
+    path: &Utf8Path,
+    entry: &Entry,
+    before: &Before,
+    snapshot: &Snapshot,
+) -> Result<Undone, Refusal> {
     let refuse = |reason: &str| Refusal {
         layer: entry.layer,
         what: path.to_string(),
         reason: reason.to_owned(),
-        hint: format!("put {path} right by hand; the original, if there was one, is {}", original_of(path.as_str())),
+        hint: format!(
+            "put {path} right by hand; the original, if there was one, is {}",
+            original_of(path.as_str())
+        ),
     };
     let current = match snapshot.file(path) {
         FileState::Absent => None,
@@ -88,15 +122,28 @@ fn file(kind: Kind, path: &Utf8Path, entry: &Entry, before: &Before, snapshot: &
         Content::Whole(content) => std::str::from_utf8(content).ok().map(str::to_owned),
         Content::Hash(_) => None,
     };
-    let shown = |after: Option<String>| View::Text { before: current.and_then(text), after };
+    let shown = |after: Option<String>| View::Text {
+        before: current.and_then(text),
+        after,
+    };
     match (current, before, original) {
         // An interrupted run owned it, but never wrote it.
-        (Some(file), Before::Original, FileState::Regular(kept)) if file.sha256() == kept.sha256() => {
+        (Some(file), Before::Original, FileState::Regular(kept))
+            if file.sha256() == kept.sha256() =>
+        {
             Ok((View::Hidden("already as before selfheal"), Vec::new()))
         }
-        (Some(RegularFile { content: Content::Whole(content), mode, owner, group, .. }), _, _)
-            if kind == Kind::Edit && !ours =>
-        {
+        (
+            Some(RegularFile {
+                content: Content::Whole(content),
+                mode,
+                owner,
+                group,
+                ..
+            }),
+            _,
+            _,
+        ) if kind == Kind::Edit && !ours => {
             // The user wrote into it since: only selfheal's own lines go.
             let undone = edit::undo(content);
             let after = String::from_utf8(undone.clone()).ok();
@@ -126,5 +173,9 @@ fn file(kind: Kind, path: &Utf8Path, entry: &Entry, before: &Before, snapshot: &
 }
 
 fn aside(path: &Utf8Path, changed: bool) -> Vec<Action> {
-    if changed { vec![Action::SetAside(Utf8PathBuf::from(path))] } else { Vec::new() }
+    if changed {
+        vec![Action::SetAside(Utf8PathBuf::from(path))]
+    } else {
+        Vec::new()
+    }
 }
