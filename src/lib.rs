@@ -11,6 +11,7 @@ pub mod inventory;
 pub mod layer;
 pub mod node;
 pub mod plan;
+mod replace;
 pub mod report;
 pub mod resource;
 pub mod ssh;

@@ -9,10 +9,10 @@ use russh::{Preferred, SshId};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::error::{ConnectError, Peer, Stage};
-use super::known_hosts::{Record, Verdict};
 use super::login::{self, Method};
 use super::patience::Patience;
 use super::prompt::{Prompt, UnknownHostKey};
+use super::record::{Record, Verdict};
 use super::session::Session;
 use super::transport::{self, ProxyCommand};
 use super::{Hop, HostKey, Target};
@@ -61,7 +61,7 @@ pub(super) struct Noted {
     /// Why the host key was not accepted.
     refusal: Option<ConnectError>,
     /// The host key that was shown.
-    key: Option<HostKey>,
+    pub(super) key: Option<HostKey>,
     /// Why the connection ended.
     pub(super) farewell: Option<String>,
 }
@@ -121,16 +121,11 @@ impl<'a> Way<'a> {
             port: hop.port,
             jump,
         });
-        let known = hop.known_hosts.look_up(hop);
-        let record = known.map_err(|(file, source)| ConnectError::KnownHosts {
+        let record = Record::of(hop).map_err(|(file, source)| ConnectError::KnownHosts {
             peer: peer.clone(),
             file,
             source,
         })?;
-        let record = match &hop.host_key {
-            Some(pin) => Record::pinned(pin.clone(), record.revoked),
-            None => record,
-        };
         Ok(Gate {
             peer,
             hop: hop.clone(),

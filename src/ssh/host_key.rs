@@ -4,6 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
 use russh::keys::{Algorithm, HashAlg, PublicKey};
 
 /// A server's public host key. Equality is that of the key itself; the comment does not count.
@@ -74,6 +76,39 @@ impl fmt::Debug for HostKey {
     }
 }
 
+/// A fingerprint as `ssh-keygen -lf` prints it, to compare a key with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fingerprint(String);
+
+/// A text that is not a fingerprint.
+#[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
+#[error(
+    "not a fingerprint: write all of it, `SHA256:` and 43 characters, as `ssh-keygen -lf` prints it"
+)]
+pub struct InvalidFingerprint;
+
+impl Fingerprint {
+    /// Whether it is the fingerprint of this key.
+    #[must_use]
+    pub fn is_of(&self, key: &HostKey) -> bool {
+        self.0 == key.fingerprint()
+    }
+}
+
+impl FromStr for Fingerprint {
+    type Err = InvalidFingerprint;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let hash = text
+            .strip_prefix("SHA256:")
+            .and_then(|hash| STANDARD_NO_PAD.decode(hash).ok());
+        match hash {
+            Some(hash) if hash.len() == 32 => Ok(Self(text.to_owned())),
+            _ => Err(InvalidFingerprint),
+        }
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -100,5 +135,17 @@ mod tests {
                 .parse::<HostKey>()
                 .is_err()
         );
+    }
+
+    #[test]
+    fn only_a_whole_fingerprint_vouches_for_a_key() {
+        let key: HostKey = KEY.parse().unwrap();
+        let text = key.fingerprint();
+        assert!(text.parse::<Fingerprint>().unwrap().is_of(&key));
+        let other = format!("SHA256:{}", "A".repeat(43));
+        assert!(!other.parse::<Fingerprint>().unwrap().is_of(&key));
+        for part in ["", "SHA256:", "yes", "MD5:00", &text[7..], &text[..40]] {
+            assert!(part.parse::<Fingerprint>().is_err(), "{part:?}");
+        }
     }
 }

@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -13,6 +13,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use ring::hmac;
 
 use super::error::Place;
+use super::record::Record;
 use super::{Hop, HostKey};
 
 /// The files to consult.
@@ -110,64 +111,6 @@ impl KnownHosts {
             gone += remove(file, &name).map_err(|error| (file.clone(), error))?;
         }
         Ok(gone)
-    }
-}
-
-/// What known_hosts says about one host.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Record {
-    pub(super) keys: Vec<(HostKey, Place)>,
-    pub(super) revoked: Vec<(HostKey, Place)>,
-    /// Keys on record for the host's name on port 22, when the port is another. As with ssh, such a key is good, but
-    /// its absence means nothing.
-    without_port: Vec<HostKey>,
-}
-
-/// What becomes of a key that a server shows.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Verdict {
-    Known,
-    Unknown,
-    Changed(Vec<(HostKey, Place)>),
-    Revoked(Place),
-}
-
-impl Record {
-    /// A pinned key is the only good one, but known_hosts may still revoke it.
-    pub(super) fn pinned(key: HostKey, revoked: Vec<(HostKey, Place)>) -> Self {
-        Self {
-            keys: vec![(key, Place::Pin)],
-            revoked,
-            without_port: Vec::new(),
-        }
-    }
-
-    pub(super) fn judge(&self, offered: &HostKey) -> Verdict {
-        if let Some((_, place)) = self.revoked.iter().find(|(key, _)| key == offered) {
-            Verdict::Revoked(place.clone())
-        } else if self.keys.iter().any(|(key, _)| key == offered) {
-            Verdict::Known
-        } else if !self.keys.is_empty() {
-            // Known types are asked for first: a server that shows another one has lost the key we know.
-            Verdict::Changed(self.keys.clone())
-        } else if self.without_port.contains(offered) {
-            Verdict::Known
-        } else {
-            Verdict::Unknown
-        }
-    }
-
-    /// Puts a confirmed key on record for the rest of the connection.
-    pub(super) fn accept(&mut self, key: HostKey) {
-        self.keys.push((key, Place::Confirmed));
-    }
-
-    /// The keys whose types the server should be asked for first.
-    pub(super) fn expected(&self) -> impl Iterator<Item = &HostKey> {
-        self.keys
-            .iter()
-            .map(|(key, _)| key)
-            .chain(&self.without_port)
     }
 }
 
@@ -370,27 +313,21 @@ fn remove(file: &Utf8Path, name: &str) -> io::Result<usize> {
     if gone.is_empty() {
         return Ok(0);
     }
-    // Through a link, as the file may live in a repository of dotfiles.
-    let file = file.canonicalize_utf8()?;
-    let folder = file.parent().unwrap_or(Utf8Path::new("."));
-    let mut fresh = tempfile::NamedTempFile::new_in(folder)?;
-    for (index, line) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
-        if !gone.contains(&(index + 1)) {
-            fresh.write_all(line)?;
-        }
-    }
-    let mode = fs::metadata(&file)?.permissions().mode();
-    fresh
-        .as_file()
-        .set_permissions(fs::Permissions::from_mode(mode))?;
-    fresh.as_file().sync_all()?;
-    fresh.persist(&file).map_err(|error| error.error)?;
+    let lines = bytes.split_inclusive(|byte| *byte == b'\n');
+    let rest: Vec<u8> = (1..)
+        .zip(lines)
+        .filter(|(line, _)| !gone.contains(line))
+        .flat_map(|(_, line)| line)
+        .copied()
+        .collect();
+    crate::replace::replace(file, &rest)?;
     Ok(gone.len())
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use super::super::record::Verdict;
     use super::*;
 
     const ED25519: &str =

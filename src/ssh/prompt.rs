@@ -1,12 +1,12 @@
 //! Questions to the user, asked one at a time.
 
 use std::io::{IsTerminal, Write};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use camino::Utf8Path;
 use secrecy::SecretString;
 
-use super::HostKey;
+use super::{Fingerprint, HostKey};
 
 /// A host key seen for the first time.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +48,37 @@ impl Prompt for NoPrompt {
     }
 }
 
+/// The user has given the fingerprints of the host keys to accept: exactly these are, and nobody is asked about others.
+pub struct Vouched {
+    fingerprints: Vec<Fingerprint>,
+    /// Who answers everything else.
+    other: Arc<dyn Prompt>,
+}
+
+impl Vouched {
+    /// Accepts unknown host keys with these fingerprints; `other` answers everything else.
+    #[must_use]
+    pub fn new(fingerprints: Vec<Fingerprint>, other: Arc<dyn Prompt>) -> Self {
+        Self {
+            fingerprints,
+            other,
+        }
+    }
+}
+
+impl Prompt for Vouched {
+    fn confirm_host_key(&self, unknown: &UnknownHostKey) -> bool {
+        let mut fingerprints = self.fingerprints.iter();
+        fingerprints.any(|fingerprint| fingerprint.is_of(&unknown.key))
+    }
+    fn passphrase(&self, path: &Utf8Path) -> Option<SecretString> {
+        self.other.passphrase(path)
+    }
+    fn password(&self, user: &str, node: &str) -> Option<SecretString> {
+        self.other.password(user, node)
+    }
+}
+
 /// Asks at the controlling terminal. Nodes that connect at the same time queue up.
 #[derive(Debug, Default)]
 pub struct Terminal {
@@ -59,6 +90,22 @@ impl Terminal {
     #[must_use]
     pub fn open() -> Option<Self> {
         (std::io::stdin().is_terminal() && std::io::stderr().is_terminal()).then(Self::default)
+    }
+
+    /// Asks whether a host key is the right one. As with ssh, the fingerprint itself is an answer too: pasted from
+    /// elsewhere, it compares without eyes.
+    #[must_use]
+    pub fn vouch(&self, question: &str, key: &HostKey) -> bool {
+        let _turn = self
+            .turn
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut stderr = std::io::stderr();
+        let asked = write!(stderr, "{question}").and_then(|()| stderr.flush());
+        let mut answer = String::new();
+        asked.is_ok()
+            && std::io::stdin().read_line(&mut answer).is_ok()
+            && (answer.trim() == "yes" || answer.trim() == key.fingerprint())
     }
 
     fn secret(&self, question: &str) -> Option<SecretString> {
@@ -74,30 +121,19 @@ impl Terminal {
 
 impl Prompt for Terminal {
     fn confirm_host_key(&self, unknown: &UnknownHostKey) -> bool {
-        let _turn = self
-            .turn
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
         let UnknownHostKey {
             node,
             host,
             port,
             key,
         } = unknown;
-        let mut stderr = std::io::stderr();
-        let asked = write!(
-            stderr,
+        let question = format!(
             "The host key of {node} ({host}, port {port}) is not known yet:\n  {} {}\n\
              Type yes to trust it from now on: ",
             key.kind(),
             key.fingerprint()
-        )
-        .and_then(|()| stderr.flush());
-        let mut answer = String::new();
-        // As with ssh, the fingerprint itself is an answer too: pasted from elsewhere, it compares without eyes.
-        asked.is_ok()
-            && std::io::stdin().read_line(&mut answer).is_ok()
-            && (answer.trim() == "yes" || answer.trim() == key.fingerprint())
+        );
+        self.vouch(&question, key)
     }
 
     fn passphrase(&self, path: &Utf8Path) -> Option<SecretString> {

@@ -7,7 +7,7 @@ use super::connect::Link;
 use super::exec::{self, Output, Request};
 use super::login::Method;
 use super::transport::ProxyCommand;
-use super::{ExecError, Sudo, Target};
+use super::{ExecError, HostKey, Sudo, Target};
 
 /// A logged-in connection to a node. Dropping it hangs up, also on jump hosts, and ends a ProxyCommand.
 pub struct Session {
@@ -108,6 +108,12 @@ impl Session {
     #[must_use]
     pub fn authenticated_with(&self) -> Method {
         self.method
+    }
+
+    /// The host key that the node showed and that was accepted.
+    #[must_use]
+    pub fn host_key(&self) -> Option<HostKey> {
+        self.link.notes.lock().key.clone()
     }
 
     /// Whether the connection has ended.
