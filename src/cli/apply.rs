@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use super::Options;
 use super::exit::Exit;
 use super::fleet::{
-    failures, failures_json, layers, observe, prompt, runtime, state_folder, watched,
+    ask, block_on, failures, failures_json, layers, observe, prompt, state_folder, watched,
 };
 use super::load::{Loaded, load};
 use super::output::{Failure, print, print_json};
@@ -59,7 +59,7 @@ pub(super) fn run(options: &Options, mode: Mode) -> Result<Exit, Failure> {
     let path = log.path().to_owned();
     let claim =
         Claim::new(&folder.join("runs"), nonce().map_err(unlucky)?, holder()).map_err(cannot)?;
-    let exit = runtime()?.block_on(work(&loaded, nodes, layers, mode, claim, options, log));
+    let exit = block_on(work(&loaded, nodes, layers, mode, claim, options, log));
     if !matches!(exit, Ok(Exit::Done)) {
         eprintln!("log: {path}");
     }
@@ -134,7 +134,7 @@ async fn work(
     }
     let nothing = plans.values().all(NodePlan::is_empty);
     if !nothing && !options.yes {
-        confirm(options)?;
+        ask(confirm).await??;
     }
 
     let workers = |plan: &&NodePlan| {
@@ -229,8 +229,7 @@ async fn close(outcomes: Outcomes<Reached>) {
     }
 }
 
-fn confirm(options: &Options) -> Result<(), Failure> {
-    let _ = options;
+fn confirm() -> Result<(), Failure> {
     if !std::io::stdin().is_terminal() {
         let failure = Failure::new(
             Exit::Usage,

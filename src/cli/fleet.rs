@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use camino::Utf8PathBuf;
 use tokio::runtime::Runtime;
@@ -44,9 +45,17 @@ pub(super) fn prompt() -> Arc<dyn Prompt> {
     }
 }
 
-pub(super) fn runtime() -> Result<Runtime, Failure> {
-    Runtime::new()
-        .map_err(|error| Failure::new(Exit::Failed, format!("cannot start the runtime: {error}")))
+/// For what was given up to let go of its connections and children.
+const WIND_UP: Duration = Duration::from_millis(200);
+
+/// Runs a command's async part. A question that is still open at its end, after Ctrl-C, is not waited for.
+pub(super) fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = Runtime::new().map_err(|error| {
+        Failure::new(Exit::Failed, format!("cannot start the runtime: {error}"))
+    })?;
+    let result = runtime.block_on(work);
+    runtime.shutdown_timeout(WIND_UP);
+    result
 }
 
 /// The folder of this user's where logs and the marks of living runs lie.
@@ -101,7 +110,17 @@ pub(super) async fn observe(
     interruptible(observing).await
 }
 
-async fn interruptible<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
+/// Asks the user something, off the async threads. Ctrl-C is an answer too: once it was waited for anywhere, it no
+/// longer ends the process by itself.
+pub(super) async fn ask<T: Send + 'static>(
+    question: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Failure> {
+    let asked = interruptible(tokio::task::spawn_blocking(question)).await?;
+    asked.map_err(|error| Failure::new(Exit::Failed, format!("cannot ask: {error}")))
+}
+
+/// Work that writes nothing, so that Ctrl-C ends it at once.
+pub(super) async fn interruptible<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
     tokio::select! {
         result = work => Ok(result),
         _ = tokio::signal::ctrl_c() => Err(Failure::new(Exit::Interrupted, "interrupted; nothing was changed")),

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::Options;
 use super::exit::Exit;
-use super::fleet::{about, failures, failures_json, layers, observe, runtime};
+use super::fleet::{about, block_on, failures, failures_json, layers, observe};
 use super::load::load;
 use super::output::{Failure, print, print_json};
 use crate::plan::text::{Shown, summary};
@@ -14,7 +14,7 @@ pub(super) fn run(options: &Options) -> Result<Exit, Failure> {
     let loaded = load(options)?;
     let layers = layers(options)?;
     let nodes = loaded.select(options)?;
-    runtime()?.block_on(async {
+    block_on(async {
         let outcomes = observe(&loaded, &nodes, &layers, options, &mut None).await?;
         let snapshots: Snapshots = outcomes
             .iter()

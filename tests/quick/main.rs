@@ -1,6 +1,7 @@
 //! The quick tests: no virtual machine, no network beyond loopback, one binary.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod binary;
 mod boot;
 mod boot_put;
 mod crash;
@@ -8,3 +9,4 @@ mod deadman;
 mod firewall;
 mod inventory;
 mod ssh;
+mod trust;
