@@ -5,7 +5,8 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
+use secrecy::SecretString;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -19,7 +20,7 @@ use crate::layer;
 use crate::node::ledger::LayerName;
 use crate::report::log::Log;
 use crate::report::{Event, Events, progress};
-use crate::ssh::{NoPrompt, Prompt, Terminal};
+use crate::ssh::{NoPrompt, Prompt, Terminal, UnknownHostKey};
 
 /// The layers that `--only` and `--skip` leave.
 pub(super) fn layers(options: &Options) -> Result<BTreeSet<LayerName>, Failure> {
@@ -40,8 +41,23 @@ pub(super) fn layers(options: &Options) -> Result<BTreeSet<LayerName>, Failure> 
 /// The user at the terminal, or nobody.
 pub(super) fn prompt() -> Arc<dyn Prompt> {
     match Terminal::open() {
-        Some(terminal) => Arc::new(terminal),
+        Some(terminal) => Arc::new(Aside(terminal)),
         None => Arc::new(NoPrompt),
+    }
+}
+
+/// Questions at the terminal, with the progress out of their way.
+struct Aside(Terminal);
+
+impl Prompt for Aside {
+    fn confirm_host_key(&self, unknown: &UnknownHostKey) -> bool {
+        progress::aside(|| self.0.confirm_host_key(unknown))
+    }
+    fn passphrase(&self, path: &Utf8Path) -> Option<SecretString> {
+        progress::aside(|| self.0.passphrase(path))
+    }
+    fn password(&self, user: &str, node: &str) -> Option<SecretString> {
+        progress::aside(|| self.0.password(user, node))
     }
 }
 

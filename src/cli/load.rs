@@ -10,7 +10,7 @@ use super::output::Failure;
 use crate::inventory::{self, Inventory, Node, PublicKey};
 
 /// Where the inventory is looked for.
-const PLACES: [&str; 2] = ["inventory/homelab.toml", "homelab.toml"];
+pub(super) const PLACES: [&str; 2] = ["inventory/homelab.toml", "homelab.toml"];
 
 /// A valid inventory.
 pub(super) struct Loaded {

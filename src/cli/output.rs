@@ -48,8 +48,13 @@ pub(super) fn failure(failure: &Failure) {
 
 /// One node's failure: which node, what was tried, why it failed, what to do.
 pub(super) fn node_failure(node: &str, error: &NodeError) {
+    node_failure_with(node, error, error.hint());
+}
+
+/// As [`node_failure`], with a hint of the command's own.
+pub(super) fn node_failure_with(node: &str, error: &NodeError, hint: Option<String>) {
     eprintln!("error: {node}: {}", error.chain());
-    if let Some(hint) = error.hint() {
+    if let Some(hint) = hint {
         eprintln!("hint: {hint}");
     }
 }

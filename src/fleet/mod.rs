@@ -1,6 +1,8 @@
 //! The nodes that one command talks to: connected and observed all at once, each at its own pace.
 
+pub mod detect;
 mod error;
+mod meet;
 mod target;
 
 use std::collections::BTreeMap;
@@ -14,9 +16,10 @@ use crate::inventory::{Node, NodeName};
 use crate::node::probe::Questions;
 use crate::node::snapshot::Snapshot;
 use crate::report::{Event, Events};
-use crate::ssh::{self, Prompt, Session};
+use crate::ssh::{self, Output, Prompt, Session};
 
 pub use error::{Class, NodeError, last_lines};
+pub use meet::{Met, meet};
 pub use target::{TargetError, home, target, without_password};
 
 /// How long a probe may take: it only reads.
@@ -45,18 +48,34 @@ pub async fn observe(
     prompt: Arc<dyn Prompt>,
     events: &Events,
 ) -> Outcomes<Reached> {
+    let reach = |node, questions| reach(node, questions, prompt.clone());
+    each(nodes, parallel, events, reach).await
+}
+
+/// Visits every node, at most `parallel` at a time, each at its own pace.
+async fn each<Q, T, V>(
+    nodes: Vec<(Node, Q)>,
+    parallel: usize,
+    events: &Events,
+    visit: impl Fn(Node, Q) -> V,
+) -> Outcomes<T>
+where
+    T: Send + 'static,
+    V: Future<Output = Result<T, NodeError>> + Send + 'static,
+{
     let turns = Arc::new(Semaphore::new(parallel.max(1)));
     let mut tasks = JoinSet::new();
     for (node, questions) in nodes {
-        let (turns, prompt, events) = (turns.clone(), prompt.clone(), events.clone());
+        let (turns, events) = (turns.clone(), events.clone());
+        let name = node.name.clone();
+        let visit = visit(node, questions);
         tasks.spawn(async move {
             let _turn = turns.acquire().await;
-            let name = node.name.clone();
             events.send(Event::Connecting {
                 node: name.to_string(),
             });
-            let reached = reach(node, &questions, &prompt).await;
-            match &reached {
+            let outcome = visit.await;
+            match &outcome {
                 Ok(_) => events.send(Event::Observed {
                     node: name.to_string(),
                 }),
@@ -65,13 +84,13 @@ pub async fn observe(
                     error: error.chain(),
                 }),
             }
-            (name, reached)
+            (name, outcome)
         });
     }
     let mut outcomes = BTreeMap::new();
     while let Some(finished) = tasks.join_next().await {
-        if let Ok((name, reached)) = finished {
-            outcomes.insert(name, reached);
+        if let Ok((name, outcome)) = finished {
+            outcomes.insert(name, outcome);
         }
     }
     outcomes
@@ -79,12 +98,12 @@ pub async fn observe(
 
 async fn reach(
     node: Node,
-    questions: &Questions,
-    prompt: &Arc<dyn Prompt>,
+    questions: Questions,
+    prompt: Arc<dyn Prompt>,
 ) -> Result<Reached, NodeError> {
     let target = target(&node).await?;
-    let session = ssh::connect(&target, prompt).await?;
-    let snapshot = probe(&session, questions).await?;
+    let session = ssh::connect(&target, &prompt).await?;
+    let snapshot = probe(&session, &questions).await?;
     Ok(Reached {
         node,
         target,
@@ -100,7 +119,11 @@ async fn reach(
 pub async fn probe(session: &Session, questions: &Questions) -> Result<Snapshot, NodeError> {
     let nonce = nonce()?;
     let output = session.run(&questions.script(&nonce), PROBE_LIMIT).await?;
-    Snapshot::parse(&output.stdout, &nonce).map_err(|source| NodeError::Reply {
+    read(&output, &nonce)
+}
+
+fn read(output: &Output, nonce: &str) -> Result<Snapshot, NodeError> {
+    Snapshot::parse(&output.stdout, nonce).map_err(|source| NodeError::Reply {
         source,
         stderr: last_lines(&output.stderr),
     })

@@ -43,6 +43,8 @@ pub struct FoundHost {
     pub host: HostAddress,
     /// On which port.
     pub port: Port,
+    /// Who to log in as, where that is not the inventory's user.
+    pub user: Option<UserName>,
     /// Its address in the nodes' network, where that is not `host`.
     pub address: Option<NodeAddress>,
     /// Its role, if that is decided; else one is proposed.
@@ -154,6 +156,9 @@ fn node(host: &FoundHost, role: Role) -> String {
     text += &pair("host", &host.host.to_string());
     if host.port != Port::SSH {
         text += &format!("port = {}\n", host.port);
+    }
+    if let Some(user) = &host.user {
+        text += &pair("user", user.as_str());
     }
     if let Some(address) = host
         .address

@@ -124,6 +124,7 @@ pub(super) fn questions(_: &Inventory, node: &Node) -> Questions {
         modules: settings.modules.iter().map(ToString::to_string).collect(),
         users: [node.user.to_string()].into(),
         sshd: true,
+        stranger: false,
     }
 }
 

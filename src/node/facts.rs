@@ -1,6 +1,7 @@
 //! What a node is: its system, kernel, memory, mounts and clock, as parsed from the probe's frames.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use camino::Utf8PathBuf;
@@ -31,6 +32,15 @@ pub struct Mount {
     pub source: String,
     /// Whether it is mounted read-only (per mount or per file system).
     pub read_only: bool,
+}
+
+/// An IP address of one of a node's interfaces.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InterfaceAddress {
+    /// The interface, such as `eth0`.
+    pub interface: String,
+    /// The address.
+    pub ip: IpAddr,
 }
 
 /// Facts about a node at the moment of the probe.
@@ -76,6 +86,14 @@ pub struct Facts {
     pub apt: bool,
     /// Whether cloud-init is installed.
     pub cloud_init: bool,
+    /// Its addresses beyond the link. Asked of strangers only, as all that follows.
+    pub addresses: Vec<InterfaceAddress>,
+    /// The interface that leads to everywhere else.
+    pub default_interface: Option<String>,
+    /// Whether it is a virtual machine.
+    pub virtual_machine: bool,
+    /// Whether it is Raspberry Pi OS, which calls itself Debian.
+    pub raspberry_pi_os: bool,
 }
 
 impl Facts {
@@ -113,6 +131,17 @@ impl Facts {
             ("fact", "init") => self.systemd = line == "systemd",
             ("fact", "apt") => self.apt = !line.is_empty(),
             ("fact", "cloud-init") => self.cloud_init = !line.is_empty(),
+            ("fact", "addresses") => {
+                self.addresses = text.lines().filter_map(interface_address).collect();
+            }
+            ("fact", "default-route") => {
+                let mut words = line.split_whitespace().skip_while(|word| *word != "dev");
+                self.default_interface = words.nth(1).map(str::to_owned);
+            }
+            ("fact", "virtual-machine") => {
+                self.virtual_machine = !matches!(line, "" | "none");
+            }
+            ("fact", "raspberry-pi-os") => self.raspberry_pi_os = line == "yes",
             ("free", point) => {
                 if let Some((blocks, size)) = line.split_once(' ')
                     && let (Ok(blocks), Ok(size)) = (blocks.parse::<u64>(), size.parse::<u64>())
@@ -186,6 +215,15 @@ fn mount(line: &str) -> Option<Mount> {
     })
 }
 
+/// `2: eth0    inet 192.168.1.10/24 brd 192.168.1.255 scope global eth0\` (ip-address(8), `-o`).
+fn interface_address(line: &str) -> Option<InterfaceAddress> {
+    let mut words = line.split_whitespace().skip(1);
+    let interface = words.next()?.to_owned();
+    let (ip, _) = words.nth(1)?.split_once('/')?;
+    let ip = ip.parse().ok()?;
+    Some(InterfaceAddress { interface, ip })
+}
+
 /// mountinfo writes blanks and backslashes as three octal digits.
 fn unescape(text: &str) -> String {
     ["\\040", "\\011", "\\012", "\\134"]
@@ -216,6 +254,43 @@ mod tests {
             ..Facts::default()
         };
         assert_eq!(facts.kernel_version(), Some((6, 12)));
+    }
+
+    #[test]
+    fn addresses_are_read_with_their_interfaces() {
+        let mut facts = Facts::default();
+        let mut take = |argument, content: &str| {
+            let content = content.as_bytes();
+            facts.take(&Frame {
+                name: "fact",
+                argument,
+                content,
+            });
+        };
+        take(
+            "addresses",
+            "2: eth0    inet 192.168.1.10/24 brd 192.168.1.255 scope global dynamic eth0\\       valid_lft 9sec\n\
+             2: eth0    inet6 fd00::10/64 scope global \\       valid_lft forever\nnonsense\n",
+        );
+        take(
+            "default-route",
+            "default via 192.168.1.1 dev eth0 proto dhcp metric 100 \n",
+        );
+        take("virtual-machine", "none\n");
+        let read: Vec<String> = facts
+            .addresses
+            .iter()
+            .map(|address| format!("{} {}", address.interface, address.ip))
+            .collect();
+        assert_eq!(read, ["eth0 192.168.1.10", "eth0 fd00::10"]);
+        assert_eq!(facts.default_interface.as_deref(), Some("eth0"));
+        assert!(!facts.virtual_machine);
+        facts.take(&Frame {
+            name: "fact",
+            argument: "virtual-machine",
+            content: b"qemu\n",
+        });
+        assert!(facts.virtual_machine);
     }
 
     proptest! {

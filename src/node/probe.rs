@@ -26,6 +26,8 @@ pub struct Questions {
     pub users: BTreeSet<String>,
     /// Whether `sshd -T` is asked.
     pub sshd: bool,
+    /// Whether the facts are asked that only matter of a machine seen for the first time.
+    pub stranger: bool,
 }
 
 impl Questions {
@@ -38,6 +40,7 @@ impl Questions {
         self.modules.extend(other.modules);
         self.users.extend(other.users);
         self.sshd |= other.sshd;
+        self.stranger |= other.stranger;
     }
 
     /// The script that asks these questions. `nonce` marks the frames of the reply and must be hard to guess, so that
@@ -62,6 +65,9 @@ impl Questions {
         self.modules.iter().for_each(|name| call("module", name));
         if self.sshd {
             calls.push_str("sshd_effective\n");
+        }
+        if self.stranger {
+            calls.push_str("stranger\n");
         }
         let list = |names: &BTreeSet<String>| {
             names

@@ -1,9 +1,10 @@
 //! Progress for people: a bar per node on a terminal, plain lines in a pipe. It goes to stderr; stdout carries results.
 
 use std::collections::BTreeMap;
+use std::sync::{LazyLock, Mutex};
 use std::time::Duration;
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::{Event, log::Log};
@@ -25,22 +26,38 @@ pub enum Mode {
     Quiet,
 }
 
+/// The bars on the screen: one set for the process, as there is one screen.
+static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
+
+/// Runs a question to the user with the bars off the screen, where they would wipe it out. One question at a time.
+pub fn aside<T>(question: impl FnOnce() -> T) -> T {
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let _ = BARS.clear();
+    BARS.set_draw_target(ProgressDrawTarget::hidden());
+    let answer = question();
+    BARS.set_draw_target(ProgressDrawTarget::stderr());
+    answer
+}
+
 /// Shows events until the last sender is gone, and writes them into the log.
 pub async fn show(mut events: UnboundedReceiver<Event>, mode: Mode, log: &mut Option<Log>) {
-    let bars = MultiProgress::new();
     let mut nodes: BTreeMap<String, ProgressBar> = BTreeMap::new();
     while let Some(event) = events.recv().await {
         if let Some(log) = log {
             log.write(&event);
         }
         match mode {
-            Mode::Bars => bar(&bars, &mut nodes, &event),
+            Mode::Bars => bar(&mut nodes, &event),
             Mode::Lines { all } if all || !event.is_passing() => line(&event),
             Mode::Quiet if matches!(event, Event::Failed { .. }) => line(&event),
             Mode::Lines { .. } | Mode::Quiet => {}
         }
     }
-    nodes.values().for_each(ProgressBar::finish_and_clear);
+    for bar in nodes.values() {
+        bar.finish_and_clear();
+        BARS.remove(bar);
+    }
 }
 
 fn line(event: &Event) {
@@ -48,21 +65,23 @@ fn line(event: &Event) {
 }
 
 /// What is done stays on the screen; what is under way moves below it.
-fn bar(bars: &MultiProgress, nodes: &mut BTreeMap<String, ProgressBar>, event: &Event) {
+fn bar(nodes: &mut BTreeMap<String, ProgressBar>, event: &Event) {
     let count = nodes.len() as u64;
     let bar = nodes.entry(event.node().to_owned()).or_insert_with(|| {
         if count >= LINES {
             return ProgressBar::hidden();
         }
-        let bar = bars.add(ProgressBar::new_spinner());
+        let bar = BARS.add(ProgressBar::new_spinner());
         let style = ProgressStyle::with_template("{spinner} {prefix}: {msg} ({elapsed})");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
         bar.set_prefix(event.node().to_owned());
         bar.enable_steady_tick(Duration::from_millis(120));
         bar
     });
-    let keep = || {
-        let _ = bars.println(format!("{}: {}", event.node(), event.text()));
+    let keep = || match BARS.is_hidden() {
+        // A question is open: what is done is said all the same.
+        true => line(event),
+        false => drop(BARS.println(format!("{}: {}", event.node(), event.text()))),
     };
     match event {
         Event::Connecting { .. } | Event::Observed { .. } | Event::Waiting { .. } => {

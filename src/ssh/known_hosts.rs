@@ -327,6 +327,8 @@ fn remove(file: &Utf8Path, name: &str) -> io::Result<usize> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::super::record::Verdict;
     use super::*;
 

@@ -103,6 +103,14 @@ facts() {
 	return 0
 }
 
+stranger() { # what `selfheal init` wants to know besides, of a machine that it sees for the first time
+	frame 'fact addresses' && ip -o addr show scope global 2>/dev/null
+	frame 'fact default-route' && ip -o -4 route show default 2>/dev/null
+	frame 'fact virtual-machine' && systemd-detect-virt --vm 2>/dev/null
+	frame 'fact raspberry-pi-os' && [ -e /etc/rpi-issue ] && printf yes
+	return 0
+}
+
 answers_in_bulk() { # kinds of which one command answers for all
 	# shellcheck disable=SC2086  # the lists are names without blanks
 	if [ -n "$units" ]; then

@@ -91,6 +91,7 @@ impl Home {
             .env("HOME", &self.path)
             .env("PATH", self.path.join("bin"))
             .env("SHELL", "/bin/sh")
+            .env("TERM", "xterm")
             .current_dir(&self.path)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -361,6 +361,7 @@ fn found(name: &str, host: &str) -> FoundHost {
         role: None,
         model: None,
         os: None,
+        user: None,
         memory_mib: None,
         host_key: None,
     }
@@ -391,6 +392,7 @@ fn what_init_writes_says_what_was_found_and_is_valid() {
     let ultron = FoundHost {
         model: Some(Model::Pi5),
         port: "2222".parse().unwrap(),
+        user: Some("admin".parse().unwrap()),
         address: Some("192.168.1.11".parse().unwrap()),
         ..found("ultron", "ultron.local")
     };
@@ -422,7 +424,11 @@ fn what_init_writes_says_what_was_found_and_is_valid() {
         );
         assert_eq!(
             (&node.user, &node.ssh.identity, &node.ssh.jump),
-            (&proposal.user, &proposal.identity, &proposal.jump)
+            (
+                host.user.as_ref().unwrap_or(&proposal.user),
+                &proposal.identity,
+                &proposal.jump
+            )
         );
         assert_eq!(
             (&node.ssh.sudo_password, &node.ssh.login_password),

@@ -7,6 +7,7 @@ mod boot_put;
 mod crash;
 mod deadman;
 mod firewall;
+mod init;
 mod inventory;
 mod ssh;
 mod trust;
