@@ -176,10 +176,7 @@ pub fn release(holder: &Holder, nonce: &str) -> String {
 
 /// A script for a node that selfheal has left: its state goes, but for what was set aside of the user's.
 pub fn leave(holder: &Holder, nonce: &str) -> String {
-    let body = "rm -rf \"$state/original\" \"$state/ledger\" \"$state/deadman\" \"$state/pending-restart\"\n\
-                rmdir \"$state/aside\" \"$state/boot-backup\" \"$state\" 2>/dev/null\n\
-                rm -rf \"$run\"\n";
-    whole(body, 120, holder, nonce)
+    whole("leave_node\n", 120, holder, nonce)
 }
 
 /// A script that lets the dead man's switch of an interrupted run act now.
@@ -219,8 +216,8 @@ fn whole(body: &str, seconds: u64, holder: &Holder, nonce: &str) -> String {
 }
 
 /// Folders before the files in them, and after them when they go; then what takes effect at once.
-fn order(action: &Action) -> u8 {
-    match action {
+fn order(action: &Action) -> (u8, usize) {
+    let step = match action {
         Action::MakeDirectory(_) => 0,
         Action::Write(_)
         | Action::Remove(..)
@@ -228,7 +225,12 @@ fn order(action: &Action) -> u8 {
         | Action::WriteBoot(..) => 1,
         Action::RemoveDirectory(_) => 2,
         _ => 3,
-    }
+    };
+    let inner_first = match action {
+        Action::RemoveDirectory(path) => usize::MAX - path.as_str().len(),
+        _ => 0,
+    };
+    (step, inner_first)
 }
 
 /// Whether systemd has to read its unit files again: a unit's file or its enablement changes.

@@ -128,6 +128,14 @@ forget_original() { # PATH
 	rm -f -- "$state/original$1"
 }
 
+# The node is as it was: what was kept for the way back goes. What was set aside is the user's and stays.
+leave_node() {
+	rm -rf -- "$state/original" "$state/deadman" "$state/boot-backup" "$state/pending-restart" "$state/ledger"
+	rm -f /boot/firmware/cmdline.txt.selfheal-bak /boot/cmdline.txt.selfheal-bak
+	rmdir -- "$state" 2>/dev/null
+	rm -rf -- "$run"
+}
+
 attempt() { # WHAT SECONDS COMMAND…: bounded, quiet unless it fails
 	attempt_what=$1
 	attempt_seconds=$2
