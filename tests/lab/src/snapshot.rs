@@ -48,7 +48,8 @@ impl Snapshot {
             .with(format!("{:?}", Accelerator::candidate()));
         let recipe = recipe
             .with(include_str!("qemu.rs"))
-            .with(include_str!("snapshot.rs"));
+            .with(include_str!("snapshot.rs"))
+            .with(include_str!("identity.rs"));
         let folder = cache.artefact("snapshot", &recipe, |out| build(cache, image, out))?;
         let accelerator = serde_json::from_slice(&fs::read(folder.join("accelerator.json"))?)?;
         Ok(Self {
