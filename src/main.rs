@@ -1,2 +1,7 @@
 //! The `selfheal` command.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    selfheal::cli::run()
+}

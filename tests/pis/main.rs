@@ -1,4 +1,6 @@
 //! Tests on virtual Pis. They need the lab's tools (`tests/lab/install.sh`) and a few minutes; `tests/run.sh` runs them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod converge;
+mod homelab;
 mod lab;

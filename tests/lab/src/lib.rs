@@ -19,6 +19,7 @@
 pub mod cache;
 pub mod clock;
 pub mod control;
+pub mod fake_node;
 pub mod firmware;
 pub mod image;
 pub mod lab;

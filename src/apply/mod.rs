@@ -1,0 +1,338 @@
+//! Carries a plan out. The only part that can write to a node.
+
+mod lease;
+mod reboot;
+pub mod script;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use crate::fleet::{self, NodeError, Reached, last_lines, nonce};
+use crate::inventory::{Inventory, Node};
+use crate::layer;
+use crate::node::ledger::LayerName;
+use crate::node::snapshot::Snapshot;
+use crate::plan::{self, NodePlan, Snapshots, Step};
+use crate::report::{Event, Events};
+use crate::resource::change::Phase;
+use crate::ssh::{self, ErrorClass, Method, Prompt, Session, Status};
+use script::{Guard, Holder};
+
+pub use lease::Claim;
+pub use reboot::Reboots;
+
+/// What a run wants of its nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Goal {
+    /// The inventory's state.
+    Converge,
+    /// No trace of selfheal.
+    Restore,
+}
+
+/// One run over several nodes.
+pub struct Run {
+    /// The inventory.
+    pub inventory: Arc<Inventory>,
+    /// What is wanted.
+    pub goal: Goal,
+    /// The layers in question.
+    pub layers: BTreeSet<LayerName>,
+    /// All nodes as they were when the plan was made.
+    pub snapshots: Arc<Snapshots>,
+    /// Whether nodes may be rebooted.
+    pub may_reboot: bool,
+    /// This run's claim on its nodes.
+    pub claim: Claim,
+    /// Who reboots when.
+    pub reboots: Reboots,
+    /// Where to report.
+    pub events: Events,
+    /// True when the user asked to stop.
+    pub stop: watch::Receiver<bool>,
+    /// Who answers questions.
+    pub prompt: Arc<dyn Prompt>,
+}
+
+impl Run {
+    /// Applies `plan` to a node, reboots it if it has to, and looks whether it now is as wanted.
+    ///
+    /// # Errors
+    /// A [`NodeError`]; whatever it is, the node takes SSH and the next run goes on from there.
+    pub async fn converge(&self, mut reached: Reached, plan: NodePlan) -> Result<usize, NodeError> {
+        let node = reached.node.name.clone();
+        let result = self.carry_out(&mut reached, &plan).await;
+        // Only a node that was given its lease has one to give back.
+        if !plan.is_empty() {
+            let release = script::release(&self.claim.on(&reached.snapshot), &nonce()?);
+            let _ = reached.session.run(&release, Duration::from_secs(30)).await;
+        }
+        self.reboots.done(&node);
+        reached.session.close().await;
+        result?;
+        self.events.send(Event::Converged {
+            node: node.to_string(),
+            changes: plan.changes.len(),
+        });
+        Ok(plan.changes.len())
+    }
+
+    async fn carry_out(&self, reached: &mut Reached, plan: &NodePlan) -> Result<(), NodeError> {
+        if plan.is_empty() {
+            return Ok(());
+        }
+        if let Some(refusal) = plan.refusals.first() {
+            return Err(NodeError::Refused(format!("{refusal} ({})", refusal.hint)));
+        }
+        let mut ledger = plan.ledger.clone();
+        for step in plan.steps() {
+            self.go_on()?;
+            let guard = (step.phase == Phase::Guarded).then(|| self.guard(&reached.node));
+            if guard.is_some() {
+                self.prove_key_login(reached).await?;
+            }
+            let began = Instant::now();
+            let (name, changes) = (reached.node.name.to_string(), step.changes.len());
+            self.events.send(Event::StepStarted {
+                node: name.clone(),
+                step: step.phase.as_str(),
+                changes,
+            });
+            ledger = self.step(reached, &step, &ledger, guard.as_ref()).await?;
+            if guard.is_some() {
+                self.prove_new_login(reached).await?;
+            }
+            let took = began.elapsed();
+            self.events.send(Event::StepDone {
+                node: name,
+                step: step.phase.as_str(),
+                changes,
+                took,
+            });
+        }
+        if let Some(reason) = plan.reboot() {
+            if self.may_reboot {
+                self.reboot(reached, &reason).await?;
+            } else {
+                let text = format!("reboot pending: {reason}");
+                self.events.send(Event::Note {
+                    node: reached.node.name.to_string(),
+                    text,
+                });
+            }
+        }
+        self.verify(reached).await
+    }
+
+    /// The user may stop a run between two steps.
+    fn go_on(&self) -> Result<(), NodeError> {
+        if *self.stop.borrow() {
+            Err(NodeError::Interrupted)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn guard(&self, node: &Node) -> Guard {
+        let sshd = match self.goal {
+            Goal::Converge => layer::hardening::sshd_must_say(&node.hardening),
+            Goal::Restore => Vec::new(),
+        };
+        Guard {
+            seconds: node.hardening.dead_man.as_secs(),
+            sshd,
+        }
+    }
+
+    async fn step(
+        &self,
+        reached: &Reached,
+        step: &Step<'_>,
+        ledger: &crate::node::ledger::Ledger,
+        guard: Option<&Guard>,
+    ) -> Result<crate::node::ledger::Ledger, NodeError> {
+        let (text, left) = script::step(
+            step,
+            ledger,
+            guard,
+            &self.claim.on(&reached.snapshot),
+            &nonce()?,
+        );
+        exec(
+            &reached.session,
+            step.phase.as_str(),
+            &text,
+            reached.node.ssh.exec_timeout.get(),
+        )
+        .await?;
+        Ok(left)
+    }
+
+    /// Before passwords go, a key must have opened the door (domain.md §3.1).
+    async fn prove_key_login(&self, reached: &mut Reached) -> Result<(), NodeError> {
+        if reached.session.authenticated_with() != Method::Password {
+            return Ok(());
+        }
+        let target = fleet::without_password(&reached.target);
+        let session = ssh::connect(&target, &no_prompt())
+            .await
+            .map_err(|source| NodeError::NoKeyLogin { source })?;
+        reached.session = session;
+        reached.target = target;
+        Ok(())
+    }
+
+    /// The dead man's switch is disarmed only over a new connection that passes login and sudo. If there is none, the
+    /// old connection puts the originals back at once; if that is gone too, the node does it by itself.
+    async fn prove_new_login(&self, reached: &mut Reached) -> Result<(), NodeError> {
+        let target = fleet::without_password(&reached.target);
+        let proof = async {
+            let session = connect_anew(&target, reached.node.hardening.dead_man.get() / 2).await?;
+            let disarm = script::disarm(&self.claim.on(&reached.snapshot), &nonce()?);
+            exec(
+                &session,
+                "disarming the dead man's switch",
+                &disarm,
+                Duration::from_secs(120),
+            )
+            .await?;
+            Ok::<Session, NodeError>(session)
+        };
+        match proof.await {
+            Ok(session) => {
+                reached.session = session;
+                Ok(())
+            }
+            Err(source) => {
+                let settle = script::settle(&self.claim.on(&reached.snapshot), &nonce()?);
+                let back = exec(
+                    &reached.session,
+                    "putting the originals back",
+                    &settle,
+                    Duration::from_secs(120),
+                );
+                let outcome = match back.await {
+                    Ok(_) => "the old settings are back".to_owned(),
+                    Err(_) => format!(
+                        "the node puts the old settings back by itself within {} s",
+                        reached.node.hardening.dead_man.as_secs()
+                    ),
+                };
+                Err(NodeError::LockedOut {
+                    source: Box::new(source),
+                    outcome,
+                })
+            }
+        }
+    }
+
+    /// Looks again: what still differs is an error that names it.
+    async fn verify(&self, reached: &mut Reached) -> Result<(), NodeError> {
+        let questions = layer::questions(&self.inventory, &reached.node, &self.layers);
+        reached.snapshot = fleet::probe(&reached.session, &questions).await?;
+        let again = self.plan_again(&reached.node, &reached.snapshot);
+        let mut differing: Vec<String> = again
+            .changes
+            .iter()
+            .filter(|change| change.has_work())
+            .map(|change| change.id.to_string())
+            .collect();
+        differing.extend(again.refusals.iter().map(ToString::to_string));
+        differing.extend(
+            again
+                .unfinished
+                .iter()
+                .map(|effect| format!("unfinished {effect}")),
+        );
+        if self.may_reboot {
+            differing.extend(again.reboot());
+        }
+        if !differing.is_empty() {
+            return Err(NodeError::NotConverged(differing.join(", ")));
+        }
+        if self.goal == Goal::Restore {
+            let leave = script::leave(&self.claim.on(&reached.snapshot), &nonce()?);
+            exec(
+                &reached.session,
+                "removing selfheal's state",
+                &leave,
+                Duration::from_secs(120),
+            )
+            .await?;
+        }
+        Ok(())
+    }
+
+    fn plan_again(&self, node: &Node, snapshot: &Snapshot) -> NodePlan {
+        match self.goal {
+            Goal::Converge => {
+                let mut snapshots = (*self.snapshots).clone();
+                snapshots.insert(node.name.clone(), snapshot.clone());
+                plan::plan(&self.inventory, node, &snapshots, &self.layers)
+            }
+            Goal::Restore => plan::restore(node, snapshot),
+        }
+    }
+}
+
+/// Lets the dead man's switch of an interrupted run act now: a later run starts from settled ground.
+///
+/// # Errors
+/// A [`NodeError`] when the originals could not be put back.
+pub async fn settle(session: &Session, holder: &Holder) -> Result<(), NodeError> {
+    exec(
+        session,
+        "settling the dead man's switch",
+        &script::settle(holder, &nonce()?),
+        Duration::from_secs(300),
+    )
+    .await?;
+    Ok(())
+}
+
+/// A new connection that nobody helps along. sshd may be just about to start again, so a silent door is knocked at for
+/// a while; a refusal is final.
+async fn connect_anew(target: &ssh::Target, patience: Duration) -> Result<Session, NodeError> {
+    let deadline = Instant::now() + patience.min(Duration::from_secs(30));
+    loop {
+        match ssh::connect(target, &no_prompt()).await {
+            Ok(session) => return Ok(session),
+            Err(error) if error.class() == ErrorClass::Refused || Instant::now() > deadline => {
+                return Err(error.into());
+            }
+            Err(_) => tokio::time::sleep(Duration::from_millis(300)).await,
+        }
+    }
+}
+
+/// A login that must work without anybody to ask.
+fn no_prompt() -> Arc<dyn Prompt> {
+    Arc::new(ssh::NoPrompt)
+}
+
+/// Runs a script and reads its exit code.
+async fn exec(
+    session: &Session,
+    step: &'static str,
+    text: &str,
+    limit: Duration,
+) -> Result<Vec<u8>, NodeError> {
+    let output = session
+        .run(text, limit.max(Duration::from_secs(script::STEP_SECONDS)))
+        .await?;
+    let stderr = last_lines(&output.stderr);
+    match output.status {
+        Status::Exited(0) => Ok(output.stdout),
+        Status::Exited(script::exit::HELD) => Err(NodeError::Held { holder: stderr }),
+        Status::Exited(script::exit::STALE) => Err(NodeError::Stale { stderr }),
+        Status::Exited(script::exit::REJECTED) => Err(NodeError::SshdRejected { stderr }),
+        status => Err(NodeError::Step {
+            step,
+            status,
+            stderr,
+        }),
+    }
+}

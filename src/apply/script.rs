@@ -1,0 +1,434 @@
+//! A step as a script: the functions of templates/session/step.sh and one call per action.
+
+use std::fmt::Write;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use camino::Utf8Path;
+
+use crate::node::ledger::Ledger;
+use crate::node::quote;
+use crate::plan::Step;
+use crate::resource::change::{Action, Effect, Expect, FileWrite};
+
+const FUNCTIONS: &str = include_str!("../../templates/session/step.sh");
+const BOOT_FUNCTIONS: &str = include_str!("../../templates/session/boot.sh");
+
+/// How long a step may take on a node, in seconds; its lease lasts as long.
+pub const STEP_SECONDS: u64 = 1800;
+/// How long a lease lasts between two steps, in seconds: long enough to be renewed, short enough for the next run to
+/// wait for the end of one whose holder died.
+pub const BETWEEN_STEPS: u64 = 90;
+
+/// The exit codes of a step script that mean something.
+pub mod exit {
+    /// Another run holds the node.
+    pub const HELD: u32 = 10;
+    /// The node is not as the plan saw it.
+    pub const STALE: u32 = 11;
+    /// sshd did not accept what was written; it has been put back.
+    pub const REJECTED: u32 = 12;
+}
+
+/// One run's name for itself, as the lease shows it.
+#[derive(Debug, Clone)]
+pub struct Holder {
+    /// Hard to guess: nobody else renews or drops the lease.
+    pub token: String,
+    /// Who and since when.
+    pub who: String,
+    /// A run of this computer that is known to be dead: its lease does not count.
+    pub dead: Option<String>,
+}
+
+/// What a guarded step needs besides its actions.
+#[derive(Debug, Clone)]
+pub struct Guard {
+    /// Seconds after which the node puts the originals back by itself.
+    pub seconds: u64,
+    /// What `sshd -T` must say afterwards.
+    pub sshd: Vec<String>,
+}
+
+/// The script of a step. `ledger` is what is owned before it; the second value is what is owned after it.
+pub fn step(
+    step: &Step<'_>,
+    ledger: &Ledger,
+    guard: Option<&Guard>,
+    holder: &Holder,
+    nonce: &str,
+) -> (String, Ledger) {
+    let mut owning = ledger.clone();
+    for (id, entry) in step
+        .changes
+        .iter()
+        .flat_map(|change| change.owns.iter().cloned())
+    {
+        owning.own(id, entry);
+    }
+    let mut left = owning.clone();
+    step.changes
+        .iter()
+        .flat_map(|change| &change.releases)
+        .for_each(|id| left.release(id));
+
+    let mut actions: Vec<&Action> = step
+        .changes
+        .iter()
+        .flat_map(|change| &change.actions)
+        .collect();
+    actions.sort_by_key(|action| order(action));
+    let mut body = Body::default();
+    body.call("require_space", &[&space(&actions).to_string()]);
+    actions.iter().for_each(|action| body.expectation(action));
+    actions.iter().for_each(|action| body.keep(action));
+    if let Some(guard) = guard {
+        body.arm(guard, step, &actions, holder);
+    }
+    if !step.effects.is_empty() {
+        let lines: String = step
+            .effects
+            .iter()
+            .map(|effect| format!("{effect}\n"))
+            .collect();
+        body.here("put_state pending-restart", &lines);
+    }
+    if owning != *ledger {
+        body.here("put_state ledger", &owning.to_string());
+    }
+    body.packages(&actions);
+    body.attempt_for(
+        "systemctl disable --no-reload",
+        &actions,
+        |action| match action {
+            Action::Disable(unit) => Some(unit),
+            _ => None,
+        },
+    );
+    body.attempt_for("systemctl stop", &actions, |action| match action {
+        Action::Stop(unit) => Some(unit),
+        _ => None,
+    });
+    actions.iter().for_each(|action| body.make_so(action));
+    body.line("commit");
+    body.attempt_for("apt-mark hold", &actions, |action| match action {
+        Action::Hold(name) => Some(name),
+        _ => None,
+    });
+    body.attempt_for("apt-mark unhold", &actions, |action| match action {
+        Action::Unhold(name) => Some(name),
+        _ => None,
+    });
+    body.attempt_for("modprobe -a", &actions, |action| match action {
+        Action::LoadModule(name) => Some(name),
+        _ => None,
+    });
+    body.attempt_for(
+        "systemctl enable --no-reload",
+        &actions,
+        |action| match action {
+            Action::Enable(unit) => Some(unit),
+            _ => None,
+        },
+    );
+    if step.effects.contains(&Effect::DaemonReload) || actions.iter().any(|action| is_unit(action))
+    {
+        body.line("attempt 'systemctl daemon-reload' 120 systemctl daemon-reload");
+    }
+    actions.iter().for_each(|action| body.set(action));
+    // A socket cannot start once the service behind it runs.
+    for services in [false, true] {
+        body.attempt_for("systemctl start", &actions, |action| match action {
+            Action::Start(unit) if unit.ends_with(".service") == services => Some(unit),
+            _ => None,
+        });
+    }
+    if let Some(guard) = guard {
+        body.prove(guard, holder);
+    }
+    for effect in &step.effects {
+        match effect {
+            Effect::DaemonReload => {}
+            Effect::Reload(unit) => body.call("reload", &[unit]),
+            Effect::Restart(unit) => body.call("restart", &[unit]),
+        }
+    }
+    if !step.effects.is_empty() {
+        body.line("rm -f \"$state/pending-restart\"");
+    }
+    if left != owning {
+        body.here("put_state ledger", &left.to_string());
+    }
+    actions.iter().for_each(|action| body.forget(action));
+    body.line(&format!("renew_lease {BETWEEN_STEPS}"));
+    (whole(&body.text, STEP_SECONDS, holder, nonce), left)
+}
+
+/// A script that renews the lease between steps, so that a run that lives keeps its turn.
+pub fn renew(holder: &Holder, nonce: &str) -> String {
+    whole("", BETWEEN_STEPS, holder, nonce)
+}
+
+/// A script that gives the node free for the next run.
+pub fn release(holder: &Holder, nonce: &str) -> String {
+    whole("renew_lease 0\n", 120, holder, nonce)
+}
+
+/// A script for a node that selfheal has left: its state goes, but for what was set aside of the user's.
+pub fn leave(holder: &Holder, nonce: &str) -> String {
+    let body = "rm -rf \"$state/original\" \"$state/ledger\" \"$state/deadman\" \"$state/pending-restart\"\n\
+                rmdir \"$state/aside\" \"$state/boot-backup\" \"$state\" 2>/dev/null\n\
+                rm -rf \"$run\"\n";
+    whole(body, 120, holder, nonce)
+}
+
+/// A script that lets the dead man's switch of an interrupted run act now.
+pub fn settle(holder: &Holder, nonce: &str) -> String {
+    whole(
+        "attempt 'putting the originals back' 400 /usr/local/libexec/selfheal/deadman expire\n",
+        300,
+        holder,
+        nonce,
+    )
+}
+
+/// A script that disarms the dead man's switch; it is run over a new connection, whose login proves the point.
+pub fn disarm(holder: &Holder, nonce: &str) -> String {
+    let body = format!(
+        "attempt 'disarming the dead man'\\''s switch' 180 /usr/local/libexec/selfheal/deadman disarm {}\n",
+        holder.token
+    );
+    whole(&body, 300, holder, nonce)
+}
+
+/// A script that reboots the node after it has answered.
+pub fn reboot(holder: &Holder, nonce: &str) -> String {
+    let body = "sync\n(sleep 1 && systemctl reboot) >/dev/null 2>&1 </dev/null 9>&- &\n";
+    whole(body, 300, holder, nonce)
+}
+
+fn whole(body: &str, seconds: u64, holder: &Holder, nonce: &str) -> String {
+    format!(
+        "{{\nexport LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\ntrap '' HUP PIPE\n\
+         nonce={nonce} token={token} step_seconds={seconds} dead_token={dead}\nholder={who}\n\
+         {FUNCTIONS}\n{BOOT_FUNCTIONS}\nstep() {{\nframe begin\ntake_lease\n{body}frame end\n}}\nstep </dev/null\nexit 0\n}}\n",
+        token = quote(&holder.token),
+        dead = quote(holder.dead.as_deref().unwrap_or("-")),
+        who = quote(&holder.who.replace('\n', " ")),
+    )
+}
+
+/// Folders before the files in them, and after them when they go; then what takes effect at once.
+fn order(action: &Action) -> u8 {
+    match action {
+        Action::MakeDirectory(_) => 0,
+        Action::Write(_)
+        | Action::Remove(..)
+        | Action::RestoreOriginal(..)
+        | Action::WriteBoot(..) => 1,
+        Action::RemoveDirectory(_) => 2,
+        _ => 3,
+    }
+}
+
+/// Whether systemd has to read its unit files again: a unit's file or its enablement changes.
+fn is_unit(action: &Action) -> bool {
+    let unit = |path: &Utf8Path| path.starts_with("/etc/systemd/system");
+    match action {
+        Action::Write(write) => unit(&write.path),
+        Action::Remove(path, _) | Action::RestoreOriginal(path, _) => unit(path),
+        Action::Enable(_) | Action::Disable(_) => true,
+        _ => false,
+    }
+}
+
+/// Kibibytes that the step's files take, twice (the temporary file and a kept original), and some for good measure.
+fn space(actions: &[&Action]) -> u64 {
+    let bytes: usize = actions
+        .iter()
+        .map(|action| match action {
+            Action::Write(write) => write.content.len(),
+            Action::InstallPackage(_) => 40 << 20,
+            _ => 0,
+        })
+        .sum();
+    1024 + 2 * bytes as u64 / 1024
+}
+
+#[derive(Default)]
+struct Body {
+    text: String,
+}
+
+impl Body {
+    fn line(&mut self, line: &str) {
+        self.text.push_str(line);
+        self.text.push('\n');
+    }
+
+    fn call(&mut self, function: &str, arguments: &[&str]) {
+        let arguments: Vec<String> = arguments.iter().map(|argument| quote(argument)).collect();
+        let _ = writeln!(self.text, "{function} {}", arguments.join(" "));
+    }
+
+    /// Text on a command's standard input. It goes as base64, so that no line of it can end the here-document.
+    fn here(&mut self, command: &str, content: &str) {
+        let _ = writeln!(
+            self.text,
+            "base64 -d <<'EOF' | {command} || exit 1\n{}\nEOF",
+            BASE64_STANDARD.encode(content.as_bytes())
+        );
+    }
+
+    fn expectation(&mut self, action: &Action) {
+        let (path, expect) = match action {
+            Action::Write(FileWrite { path, expect, .. }) => (path, expect),
+            Action::Remove(path, expect) | Action::RestoreOriginal(path, expect) => (path, expect),
+            _ => return,
+        };
+        match expect {
+            Expect::Absent => self.call("expect_absent", &[path.as_str()]),
+            Expect::Sha256(hash) => self.call("expect_hash", &[path.as_str(), hash]),
+        }
+    }
+
+    fn keep(&mut self, action: &Action) {
+        match action {
+            Action::KeepOriginal(path) => self.call("keep_original", &[path.as_str()]),
+            Action::SetAside(path) => self.call("set_aside", &[path.as_str()]),
+            _ => {}
+        }
+    }
+
+    fn packages(&mut self, actions: &[&Action]) {
+        let names: Vec<&str> = actions
+            .iter()
+            .filter_map(|action| match action {
+                Action::InstallPackage(name) => Some(name.as_str()),
+                _ => None,
+            })
+            .collect();
+        if !names.is_empty() {
+            self.call("install_packages", &names);
+        }
+    }
+
+    /// Files.
+    fn make_so(&mut self, action: &Action) {
+        match action {
+            Action::MakeDirectory(path) => self.call("mkdir -p -m 0755 --", &[path.as_str()]),
+            Action::Write(write) => {
+                let mode = format!("{:04o}", write.mode);
+                self.call(
+                    "stage",
+                    &[write.path.as_str(), &mode, &write.owner, &write.group],
+                );
+                self.text.pop();
+                let _ = writeln!(
+                    self.text,
+                    " <<'EOF'\n{}\nEOF",
+                    BASE64_STANDARD.encode(&write.content)
+                );
+            }
+            Action::Remove(path, _) => self.call("remove", &[path.as_str()]),
+            Action::RestoreOriginal(path, _) => self.call("restore_original", &[path.as_str()]),
+            Action::RemoveDirectory(path) => {
+                self.call("rmdir --ignore-fail-on-non-empty --", &[path.as_str()]);
+            }
+            Action::WriteBoot(path, content, expect) => {
+                let hash = match expect {
+                    Expect::Sha256(hash) => hash.as_str(),
+                    Expect::Absent => "absent",
+                };
+                let content = BASE64_STANDARD.encode(content);
+                let put = [path.as_str(), hash, "/var/lib/selfheal/boot-backup"]
+                    .map(quote)
+                    .join(" ");
+                let _ = writeln!(
+                    self.text,
+                    "base64 -d <<'EOF' | boot_put {put} || exit\n{content}\nEOF"
+                );
+            }
+            _ => {}
+        }
+    }
+
+    /// What takes effect at once, after the files are in place.
+    fn set(&mut self, action: &Action) {
+        match action {
+            Action::SetSysctl(key, value) => self.call("set_sysctl", &[key, value]),
+            Action::SetHostname(name) => self.call("set_hostname", &[name]),
+            Action::SwapOff => self.line("swap_off"),
+            Action::SwapOn => self.line("swapon -a"),
+            _ => {}
+        }
+    }
+
+    /// One command for all that it is wanted for: systemctl reads everything again after each of its calls.
+    fn attempt_for<'a>(
+        &mut self,
+        command: &str,
+        actions: &[&'a Action],
+        wanted: impl Fn(&'a Action) -> Option<&'a String>,
+    ) {
+        let names: Vec<&str> = actions
+            .iter()
+            .filter_map(|action| wanted(action))
+            .map(String::as_str)
+            .collect();
+        if names.is_empty() {
+            return;
+        }
+        let what = format!("{command} {}", names.join(" "));
+        let mut arguments = vec![what.as_str(), "120"];
+        arguments.extend(command.split(' '));
+        arguments.extend(names);
+        self.call("attempt", &arguments);
+    }
+
+    fn forget(&mut self, action: &Action) {
+        if let Action::RestoreOriginal(path, _) = action {
+            self.call("forget_original", &[path.as_str()]);
+        }
+    }
+
+    /// The switch is armed before the first change; the paths are those that change.
+    fn arm(&mut self, guard: &Guard, step: &Step<'_>, actions: &[&Action], holder: &Holder) {
+        let seconds = guard.seconds.to_string();
+        let mut arguments = vec![
+            "arming the dead man's switch",
+            "180",
+            "/usr/local/libexec/selfheal/deadman",
+            "arm",
+        ];
+        arguments.extend([seconds.as_str(), holder.token.as_str()]);
+        arguments.extend(actions.iter().filter_map(|action| match action {
+            Action::Write(write) => Some(write.path.as_str()),
+            Action::Remove(path, _) | Action::RestoreOriginal(path, _) => Some(path.as_str()),
+            _ => None,
+        }));
+        arguments.push("--");
+        let units: Vec<String> = step
+            .effects
+            .iter()
+            .filter_map(|effect| match effect {
+                Effect::Reload(unit) => Some(format!("reload:{unit}")),
+                Effect::Restart(unit) => Some(format!("restart:{unit}")),
+                Effect::DaemonReload => None,
+            })
+            .collect();
+        arguments.extend(units.iter().map(String::as_str));
+        self.call("attempt", &arguments);
+    }
+
+    fn prove(&mut self, guard: &Guard, _holder: &Holder) {
+        let wanted: Vec<String> = guard.sshd.iter().map(|line| quote(line)).collect();
+        let _ = writeln!(
+            self.text,
+            "check_sshd {} || {{\n/usr/local/libexec/selfheal/deadman expire >/dev/null 2>&1\n\
+             rm -f \"$state/pending-restart\"\n\
+             stop $rejected 'sshd does not accept the new settings; the originals are back'\n}}",
+            wanted.join(" ")
+        );
+    }
+}

@@ -1,0 +1,306 @@
+//! `selfheal bootstrap`, `selfheal apply` and `selfheal node restore`: observe, plan, ask, carry out, look again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{IsTerminal, Write};
+use std::sync::Arc;
+
+use serde_json::json;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::Options;
+use super::exit::Exit;
+use super::fleet::{
+    failures, failures_json, layers, observe, prompt, runtime, state_folder, watched,
+};
+use super::load::{Loaded, load};
+use super::output::{Failure, print, print_json};
+use super::plan::show;
+use crate::apply::{self, Claim, Goal, Reboots, Run};
+use crate::fleet::{NodeError, Outcomes, Reached, nonce};
+use crate::inventory::{Node, NodeName, Role};
+use crate::node::ledger::LayerName;
+use crate::plan::{self, NodePlan, Snapshots, json};
+use crate::report::log::Log;
+use crate::report::{Event, Events};
+
+/// Which of the writing commands it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// New nodes.
+    Bootstrap,
+    /// Nodes that are known.
+    Apply,
+    /// A node that selfheal leaves.
+    Restore(String),
+}
+
+impl Mode {
+    fn name(&self) -> &'static str {
+        match self {
+            Mode::Bootstrap => "bootstrap",
+            Mode::Apply => "apply",
+            Mode::Restore(_) => "restore",
+        }
+    }
+}
+
+pub(super) fn run(options: &Options, mode: Mode) -> Result<Exit, Failure> {
+    let loaded = load(options)?;
+    let (layers, nodes) = match &mode {
+        Mode::Restore(name) => (LayerName::ALL.into(), vec![loaded.node(name)?.clone()]),
+        Mode::Bootstrap | Mode::Apply => (layers(options)?, loaded.select(options)?),
+    };
+    let folder = state_folder()?;
+    let cannot = |error: std::io::Error| {
+        Failure::new(Exit::Failed, format!("cannot write {folder}: {error}"))
+    };
+    let log = Log::create(&folder.join("logs"), mode.name()).map_err(cannot)?;
+    let path = log.path().to_owned();
+    let claim =
+        Claim::new(&folder.join("runs"), nonce().map_err(unlucky)?, holder()).map_err(cannot)?;
+    let exit = runtime()?.block_on(work(&loaded, nodes, layers, mode, claim, options, log));
+    if !matches!(exit, Ok(Exit::Done)) {
+        eprintln!("log: {path}");
+    }
+    exit
+}
+
+fn unlucky(error: NodeError) -> Failure {
+    Failure::new(Exit::Failed, error.to_string())
+}
+
+/// Who holds a node, for whoever is kept waiting.
+fn holder() -> String {
+    let name = |variable| {
+        std::env::var(variable)
+            .ok()
+            .filter(|value| !value.is_empty())
+    };
+    let user = name("USER")
+        .or_else(|| name("LOGNAME"))
+        .unwrap_or_else(|| "somebody".to_owned());
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let now = jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M:%SZ");
+    format!(
+        "{user}@{} (process {}) since {now}",
+        host.trim(),
+        std::process::id()
+    )
+}
+
+async fn work(
+    loaded: &Loaded,
+    nodes: Vec<Node>,
+    layers: BTreeSet<LayerName>,
+    mode: Mode,
+    claim: Claim,
+    options: &Options,
+    log: Log,
+) -> Result<Exit, Failure> {
+    let mut log = Some(log);
+    let goal = if matches!(mode, Mode::Restore(_)) {
+        Goal::Restore
+    } else {
+        Goal::Converge
+    };
+    let mut outcomes = observe(loaded, &nodes, &layers, options, &mut log).await?;
+    if settle(loaded, &mut outcomes, &claim, options, &mut log).await {
+        // The nodes are not what they were; their plan starts from what is there now.
+        close(outcomes).await;
+        outcomes = observe(loaded, &nodes, &layers, options, &mut log).await?;
+    }
+    let snapshots: Snapshots = outcomes
+        .iter()
+        .filter_map(|(name, reached)| Some((name.clone(), reached.as_ref().ok()?.snapshot.clone())))
+        .collect();
+    let plans: BTreeMap<NodeName, NodePlan> = nodes
+        .iter()
+        .filter_map(|node| {
+            let snapshot = snapshots.get(&node.name)?;
+            let plan = match goal {
+                Goal::Converge => plan::plan(&loaded.inventory, node, &snapshots, &layers),
+                Goal::Restore => plan::restore(node, snapshot),
+            };
+            Some((node.name.clone(), plan))
+        })
+        .collect();
+    let listed: Vec<NodePlan> = nodes
+        .iter()
+        .filter_map(|node| plans.get(&node.name).cloned())
+        .collect();
+    if !options.json {
+        show(loaded, &listed, options);
+    }
+    let nothing = plans.values().all(NodePlan::is_empty);
+    if !nothing && !options.yes {
+        confirm(options)?;
+    }
+
+    let workers = |plan: &&NodePlan| {
+        let role = loaded
+            .inventory
+            .node(plan.node.as_str())
+            .map(|node| node.role);
+        role == Some(Role::Worker) && plan.reboot().is_some() && !options.no_reboot
+    };
+    let reboots = Reboots::new(
+        plans
+            .values()
+            .filter(workers)
+            .map(|plan| plan.node.clone())
+            .collect(),
+    );
+    let (stop, stopped) = watch::channel(false);
+    let interrupts = tokio::spawn(interrupts(stop));
+    let results = watched(options, &mut log, async |events: Events| {
+        let run = Arc::new(Run {
+            inventory: loaded.inventory.clone(),
+            goal,
+            layers,
+            snapshots: Arc::new(snapshots),
+            may_reboot: !options.no_reboot,
+            claim,
+            reboots,
+            events,
+            stop: stopped,
+            prompt: prompt(),
+        });
+        converge(&run, outcomes, &plans).await
+    })
+    .await;
+    interrupts.abort();
+
+    if options.json {
+        let converged = results
+            .iter()
+            .filter_map(|(node, result)| Some((node, result.as_ref().ok()?)));
+        print_json(&json!({
+            "version": json::VERSION,
+            "cluster": loaded.inventory.cluster.name.as_str(),
+            "nodes": listed.iter().map(json::node).collect::<Vec<_>>(),
+            "converged": converged
+                .map(|(node, changes)| json!({ "node": node.as_str(), "changes": changes }))
+                .collect::<Vec<_>>(),
+            "failed": failures_json(&results),
+        }));
+    }
+    let exit = failures(&results);
+    if exit == Exit::Done && !nothing && !options.json {
+        let changes: usize = results.values().flatten().sum();
+        print(&format!(
+            "Done: {changes} changes on {} nodes, verified.\n",
+            results.len()
+        ));
+    }
+    Ok(exit)
+}
+
+/// Lets the dead man's switches of interrupted runs act before anything is planned. True when there were any.
+async fn settle(
+    loaded: &Loaded,
+    outcomes: &mut Outcomes<Reached>,
+    claim: &Claim,
+    options: &Options,
+    log: &mut Option<Log>,
+) -> bool {
+    let armed = |reached: &&Reached| reached.snapshot.dead_man_armed;
+    if !outcomes.values().flatten().any(|reached| armed(&reached)) {
+        return false;
+    }
+    let _ = loaded;
+    watched(options, log, async |events: Events| {
+        for reached in outcomes.values().flatten().filter(armed) {
+            let node = reached.node.name.to_string();
+            let text = "an interrupted run left the dead man's switch armed: putting the originals back first";
+            events.send(Event::Note { node: node.clone(), text: text.to_owned() });
+            if let Err(error) = apply::settle(&reached.session, &claim.on(&reached.snapshot)).await {
+                events.send(Event::Failed { node, error: error.chain() });
+            }
+        }
+    })
+    .await;
+    true
+}
+
+async fn close(outcomes: Outcomes<Reached>) {
+    for reached in outcomes.into_values().flatten() {
+        reached.session.close().await;
+    }
+}
+
+fn confirm(options: &Options) -> Result<(), Failure> {
+    let _ = options;
+    if !std::io::stdin().is_terminal() {
+        let failure = Failure::new(
+            Exit::Usage,
+            "nobody is at a terminal to confirm the plan; nothing was changed",
+        );
+        return Err(failure.hint("look at the plan above, then run again with --yes"));
+    }
+    eprint!("Apply these changes? Type yes: ");
+    let _ = std::io::stderr().flush();
+    let mut answer = String::new();
+    let read = std::io::stdin().read_line(&mut answer);
+    if read.is_ok() && answer.trim() == "yes" {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Exit::Interrupted,
+        "not confirmed; nothing was changed",
+    ))
+}
+
+/// Each node at its own pace.
+async fn converge(
+    run: &Arc<Run>,
+    outcomes: Outcomes<Reached>,
+    plans: &BTreeMap<NodeName, NodePlan>,
+) -> Outcomes<usize> {
+    let mut tasks = JoinSet::new();
+    let mut results: Outcomes<usize> = BTreeMap::new();
+    for (name, reached) in outcomes {
+        match (reached, plans.get(&name)) {
+            (Ok(reached), Some(plan)) => {
+                let (run, plan) = (run.clone(), plan.clone());
+                tasks.spawn(async move {
+                    let limit = reached.node.ssh.run_timeout.get();
+                    let converged = tokio::time::timeout(limit, run.converge(reached, plan)).await;
+                    (
+                        name,
+                        converged.unwrap_or(Err(NodeError::RunTimeout {
+                            seconds: limit.as_secs(),
+                        })),
+                    )
+                });
+            }
+            (Err(error), _) => drop(results.insert(name, Err(error))),
+            (Ok(_), None) => {}
+        }
+    }
+    while let Some(finished) = tasks.join_next().await {
+        let Ok((name, result)) = finished else {
+            continue;
+        };
+        run.reboots.done(&name);
+        if let Err(error) = &result {
+            run.events.send(Event::Failed {
+                node: name.to_string(),
+                error: error.chain(),
+            });
+        }
+        results.insert(name, result);
+    }
+    results
+}
+
+/// Ctrl-C once stops after the current step, twice at once.
+async fn interrupts(stop: watch::Sender<bool>) {
+    if tokio::signal::ctrl_c().await.is_ok() {
+        eprintln!("stopping after the current step; press Ctrl-C again to stop at once");
+        stop.send_replace(true);
+    }
+    if tokio::signal::ctrl_c().await.is_ok() {
+        std::process::exit(i32::from(Exit::Interrupted.code()));
+    }
+}

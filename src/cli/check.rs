@@ -1,0 +1,25 @@
+//! `selfheal check`: validates the inventory offline.
+
+use super::Options;
+use super::exit::Exit;
+use super::load::find;
+use super::output::{Failure, print, print_json};
+use crate::inventory;
+
+pub(super) fn run(options: &Options) -> Result<Exit, Failure> {
+    let file = find(options)?;
+    let (valid, report) = match inventory::load(&file) {
+        Ok(loaded) => (true, loaded.report),
+        Err(invalid) => match invalid.report() {
+            Some(report) => (false, report.clone()),
+            None => return Err(Failure::new(Exit::Usage, invalid.to_string())),
+        },
+    };
+    if options.json {
+        print_json(&report.to_json());
+    } else {
+        print(&report.render(options.style().colour));
+        print(&format!("{}\n", report.summary()));
+    }
+    Ok(if valid { Exit::Done } else { Exit::Usage })
+}

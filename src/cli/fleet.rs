@@ -1,0 +1,138 @@
+//! What every command that talks to nodes needs: the nodes chosen, the runtime, somebody to ask, a log.
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::sync::Arc;
+
+use camino::Utf8PathBuf;
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::Options;
+use super::exit::Exit;
+use super::load::Loaded;
+use super::output::{Failure, node_failure};
+use crate::fleet::{self, Outcomes, Reached};
+use crate::inventory::{Node, NodeName};
+use crate::layer;
+use crate::node::ledger::LayerName;
+use crate::report::log::Log;
+use crate::report::{Event, Events, progress};
+use crate::ssh::{NoPrompt, Prompt, Terminal};
+
+/// The layers that `--only` and `--skip` leave.
+pub(super) fn layers(options: &Options) -> Result<BTreeSet<LayerName>, Failure> {
+    let layers: BTreeSet<LayerName> = LayerName::ALL
+        .into_iter()
+        .filter(|layer| options.only.is_empty() || options.only.contains(layer))
+        .filter(|layer| !options.skip.contains(layer))
+        .collect();
+    if layers.is_empty() {
+        return Err(Failure::new(
+            Exit::Usage,
+            "--only and --skip leave no layer",
+        ));
+    }
+    Ok(layers)
+}
+
+/// The user at the terminal, or nobody.
+pub(super) fn prompt() -> Arc<dyn Prompt> {
+    match Terminal::open() {
+        Some(terminal) => Arc::new(terminal),
+        None => Arc::new(NoPrompt),
+    }
+}
+
+pub(super) fn runtime() -> Result<Runtime, Failure> {
+    Runtime::new()
+        .map_err(|error| Failure::new(Exit::Failed, format!("cannot start the runtime: {error}")))
+}
+
+/// The folder of this user's where logs and the marks of living runs lie.
+pub(super) fn state_folder() -> Result<Utf8PathBuf, Failure> {
+    use etcetera::BaseStrategy;
+    let failed = |why: String| {
+        Failure::new(
+            Exit::Failed,
+            format!("cannot find this user's state folder: {why}"),
+        )
+    };
+    let strategy = etcetera::choose_base_strategy().map_err(|error| failed(error.to_string()))?;
+    let folder = strategy
+        .state_dir()
+        .unwrap_or_else(|| strategy.data_dir())
+        .join("selfheal");
+    Utf8PathBuf::try_from(folder).map_err(|error| failed(error.to_string()))
+}
+
+/// Runs `work` while its events are shown and written down.
+pub(super) async fn watched<T>(
+    options: &Options,
+    log: &mut Option<Log>,
+    work: impl AsyncFnOnce(Events) -> T,
+) -> T {
+    let (events, receiver): (Events, UnboundedReceiver<Event>) = Events::channel();
+    let shown = progress::show(receiver, options.progress(), log);
+    let (result, ()) = tokio::join!(work(events), shown);
+    result
+}
+
+/// Connects to the nodes and probes them. Until here nothing was written, so Ctrl-C ends it at once.
+pub(super) async fn observe(
+    loaded: &Loaded,
+    nodes: &[Node],
+    layers: &BTreeSet<LayerName>,
+    options: &Options,
+    log: &mut Option<Log>,
+) -> Result<Outcomes<Reached>, Failure> {
+    let asked = nodes
+        .iter()
+        .map(|node| {
+            (
+                node.clone(),
+                layer::questions(&loaded.inventory, node, layers),
+            )
+        })
+        .collect();
+    let observing = watched(options, log, async |events| {
+        fleet::observe(asked, options.parallel, prompt(), &events).await
+    });
+    interruptible(observing).await
+}
+
+async fn interruptible<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
+    tokio::select! {
+        result = work => Ok(result),
+        _ = tokio::signal::ctrl_c() => Err(Failure::new(Exit::Interrupted, "interrupted; nothing was changed")),
+    }
+}
+
+/// Says which nodes failed, and what that makes of the exit code.
+pub(super) fn failures<T>(outcomes: &Outcomes<T>) -> Exit {
+    Exit::worst(outcomes.iter().filter_map(|(node, outcome)| {
+        let error = outcome.as_ref().err()?;
+        node_failure(node.as_str(), error);
+        Some(Exit::from(error.class()))
+    }))
+}
+
+/// The failures for JSON.
+pub(super) fn failures_json<T>(outcomes: &Outcomes<T>) -> Vec<serde_json::Value> {
+    let failed = outcomes
+        .iter()
+        .filter_map(|(node, outcome)| Some((node, outcome.as_ref().err()?)));
+    failed
+        .map(|(node, error)| {
+            serde_json::json!({ "node": node.as_str(), "error": error.chain(), "hint": error.hint() })
+        })
+        .collect()
+}
+
+/// What stands behind a node's name in a plan.
+pub(super) fn about(loaded: &Loaded, name: &NodeName) -> String {
+    loaded
+        .inventory
+        .node(name.as_str())
+        .map_or_else(String::new, |node| format!("{}, {}", node.role, node.host))
+}

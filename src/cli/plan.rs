@@ -1,0 +1,72 @@
+//! `selfheal plan`: what would change. Writes nothing, takes no lock.
+
+use serde_json::json;
+
+use super::Options;
+use super::exit::Exit;
+use super::fleet::{about, failures, failures_json, layers, observe, runtime};
+use super::load::load;
+use super::output::{Failure, print, print_json};
+use crate::plan::text::{Shown, summary};
+use crate::plan::{self, NodePlan, Snapshots, json};
+
+pub(super) fn run(options: &Options) -> Result<Exit, Failure> {
+    let loaded = load(options)?;
+    let layers = layers(options)?;
+    let nodes = loaded.select(options)?;
+    runtime()?.block_on(async {
+        let outcomes = observe(&loaded, &nodes, &layers, options, &mut None).await?;
+        let snapshots: Snapshots = outcomes
+            .iter()
+            .filter_map(|(name, reached)| {
+                Some((name.clone(), reached.as_ref().ok()?.snapshot.clone()))
+            })
+            .collect();
+        let plans: Vec<NodePlan> = nodes
+            .iter()
+            .filter(|node| snapshots.contains_key(&node.name))
+            .map(|node| plan::plan(&loaded.inventory, node, &snapshots, &layers))
+            .collect();
+        if options.json {
+            print_json(&json!({
+                "version": json::VERSION,
+                "cluster": loaded.inventory.cluster.name.as_str(),
+                "nodes": plans.iter().map(json::node).collect::<Vec<_>>(),
+                "failed": failures_json(&outcomes),
+            }));
+        } else {
+            show(&loaded, &plans, options);
+        }
+        let failed = failures(&outcomes);
+        for (_, reached) in outcomes {
+            if let Ok(reached) = reached {
+                reached.session.close().await;
+            }
+        }
+        let planned = plans.iter().map(outcome);
+        Ok(Exit::worst(planned.chain([failed])))
+    })
+}
+
+/// Prints plans for people.
+pub(super) fn show(loaded: &super::load::Loaded, plans: &[NodePlan], options: &Options) {
+    for plan in plans {
+        let shown = Shown {
+            plan,
+            about: about(loaded, &plan.node),
+            style: options.style(),
+            all: options.verbose,
+        };
+        print(&format!("{shown}\n"));
+    }
+    print(&format!("{}\n", summary(plans)));
+}
+
+/// What a plan makes of the exit code: a refusal is a failure, since apply would fail on it.
+fn outcome(plan: &NodePlan) -> Exit {
+    match plan {
+        plan if !plan.refusals.is_empty() => Exit::Failed,
+        plan if plan.is_empty() => Exit::Done,
+        _ => Exit::Pending,
+    }
+}

@@ -1,0 +1,222 @@
+//! What can go wrong with one node.
+
+use thiserror::Error;
+
+use crate::node::reply::ReplyError;
+use crate::ssh::{ConnectError, ErrorClass, ExecError, Status};
+
+use super::TargetError;
+
+/// Why a node's run ended early. Its text says what was tried and why it failed; [`NodeError::hint`] says what to do.
+#[derive(Debug, Error)]
+pub enum NodeError {
+    /// The inventory's SSH settings cannot be used.
+    #[error("cannot prepare the login")]
+    Target(#[from] TargetError),
+    /// No session.
+    #[error("cannot log in")]
+    Connect(#[from] ConnectError),
+    /// A script did not run.
+    #[error("the script did not run on the node")]
+    Exec(#[from] ExecError),
+    /// The probe's reply is not whole.
+    #[error("cannot read the node's answer{}", after(stderr))]
+    Reply {
+        /// What is wrong with it.
+        #[source]
+        source: ReplyError,
+        /// The remote stderr's last lines.
+        stderr: String,
+    },
+    /// The system's random number generator failed.
+    #[error("this computer has no random numbers to give")]
+    NoRandomness,
+    /// Another run holds the node.
+    #[error("another run is at work on the node: {holder}")]
+    Held {
+        /// Who and since when.
+        holder: String,
+    },
+    /// The node is not as the plan saw it.
+    #[error("the node has changed since the plan was made{}", after(stderr))]
+    Stale {
+        /// What differs.
+        stderr: String,
+    },
+    /// sshd did not accept the new settings; they are gone again.
+    #[error(
+        "sshd on the node does not accept the new settings, and the old ones are back{}",
+        after(stderr)
+    )]
+    SshdRejected {
+        /// What sshd said.
+        stderr: String,
+    },
+    /// A step failed.
+    #[error("the step '{step}' failed with {status}{}", after(stderr))]
+    Step {
+        /// Which one.
+        step: &'static str,
+        /// How the script ended.
+        status: Status,
+        /// The remote stderr's last lines.
+        stderr: String,
+    },
+    /// The new settings let nobody in: the node goes back to the old ones.
+    #[error("a new login with the new settings failed; {outcome}")]
+    LockedOut {
+        /// Why the login failed.
+        #[source]
+        source: Box<NodeError>,
+        /// What became of the settings.
+        outcome: String,
+    },
+    /// Passwords are to be switched off, but no key opens the door.
+    #[error("refusing to switch passwords off: a login with a key alone fails")]
+    NoKeyLogin {
+        /// Why it fails.
+        #[source]
+        source: ConnectError,
+    },
+    /// The plan itself refuses.
+    #[error("not applied: {0}")]
+    Refused(String),
+    /// The node did not come back from a reboot.
+    #[error("the node did not come back within {seconds} s of its reboot{}", last_try.as_deref().map_or(String::new(), |last| format!(" (last try: {last})")))]
+    NotBack {
+        /// How long was waited.
+        seconds: u64,
+        /// What the last try to reach it said.
+        last_try: Option<String>,
+    },
+    /// It is not its turn: an earlier reboot went wrong.
+    #[error("not rebooted, because {0} did not come back from its own reboot")]
+    RebootsStopped(String),
+    /// What was applied did not hold.
+    #[error("after applying, these still differ: {0}")]
+    NotConverged(String),
+    /// The run took too long.
+    #[error("the run took longer than {seconds} s (ssh.run_timeout)")]
+    RunTimeout {
+        /// How long was allowed.
+        seconds: u64,
+    },
+    /// The user asked to stop.
+    #[error("stopped on request; the next apply goes on from here")]
+    Interrupted,
+}
+
+impl NodeError {
+    /// The exit code's class (design.md §1).
+    pub fn class(&self) -> Class {
+        let ssh = |class| match class {
+            ErrorClass::Unreachable => Class::Unreachable,
+            ErrorClass::Refused => Class::LoginRefused,
+            ErrorClass::Failed => Class::Failed,
+        };
+        match self {
+            NodeError::Connect(error) => ssh(error.class()),
+            NodeError::Exec(error) => ssh(error.class()),
+            NodeError::NotBack { .. } => Class::Unreachable,
+            NodeError::Held { .. } => Class::Held,
+            NodeError::Interrupted => Class::Interrupted,
+            NodeError::Target(_)
+            | NodeError::Reply { .. }
+            | NodeError::NoRandomness
+            | NodeError::Stale { .. }
+            | NodeError::SshdRejected { .. }
+            | NodeError::Step { .. }
+            | NodeError::LockedOut { .. }
+            | NodeError::NoKeyLogin { .. }
+            | NodeError::Refused(_)
+            | NodeError::RebootsStopped(_)
+            | NodeError::RunTimeout { .. }
+            | NodeError::NotConverged(_) => Class::Failed,
+        }
+    }
+
+    /// What the user can do about it.
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            NodeError::Connect(error) => return error.hint(),
+            NodeError::Exec(error) => return error.hint(),
+            NodeError::Held { .. } => {
+                "wait for it to end; a lease of a run that died ends by itself within two minutes"
+            }
+            NodeError::Stale { .. } => {
+                "run again: the plan is made anew from the node as it is now"
+            }
+            NodeError::SshdRejected { .. } => {
+                "correct [hardening.sshd] in the inventory; `ssh NODE sudo sshd -T` shows what is in force"
+            }
+            NodeError::LockedOut { .. } => {
+                "correct [hardening.sshd] or [hardening.firewall] in the inventory and apply again"
+            }
+            NodeError::NoKeyLogin { .. } => {
+                "set ssh.identity or hardening.authorized_keys to a key you hold, or keep password_authentication = true"
+            }
+            NodeError::NotBack { .. } => {
+                "look at its screen or power-cycle it; if it does not boot, put cmdline.txt.selfheal-bak back in the place \
+                 of cmdline.txt on its boot partition, with any PC"
+            }
+            NodeError::RebootsStopped(_) => "bring that node back, then apply again",
+            NodeError::NotConverged(_) => {
+                "something on the node sets it otherwise; `selfheal plan` shows what differs"
+            }
+            NodeError::Reply { .. } => {
+                "log in by hand and look: a full disk, a login shell that exits, or a forced command do this"
+            }
+            _ => return None,
+        };
+        Some(hint.to_owned())
+    }
+
+    /// The error with all its causes in one line.
+    pub fn chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut source = std::error::Error::source(self);
+        while let Some(cause) = source {
+            let cause_text = cause.to_string();
+            if !text.contains(&cause_text) {
+                text.push_str(": ");
+                text.push_str(&cause_text);
+            }
+            source = cause.source();
+        }
+        text
+    }
+}
+
+/// Classes of outcome, in the order in which they win when nodes fare differently.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Class {
+    /// The user asked to stop.
+    Interrupted,
+    /// Another run holds the node.
+    Held,
+    /// Host key or login refused.
+    LoginRefused,
+    /// No answer.
+    Unreachable,
+    /// Anything else that failed.
+    Failed,
+}
+
+/// The last lines of a remote stderr, trimmed: what a user wants to see of it.
+pub fn last_lines(stderr: &[u8]) -> String {
+    let text = String::from_utf8_lossy(stderr);
+    let lines: Vec<&str> = text
+        .lines()
+        .map(str::trim_end)
+        .filter(|line| !line.is_empty())
+        .collect();
+    lines[lines.len().saturating_sub(8)..].join("\n")
+}
+
+fn after(stderr: &str) -> String {
+    match stderr.lines().count() {
+        0 => String::new(),
+        1 => format!(": {stderr}"),
+        _ => format!("; it said:\n    {}", stderr.replace('\n', "\n    ")),
+    }
+}

@@ -1,0 +1,348 @@
+//! Which file the Pi boots from, found as the firmware finds it and checked against what it did boot (domain.md §1.1).
+
+use std::collections::BTreeMap;
+
+use camino::{Utf8Path, Utf8PathBuf};
+
+use super::command_line::{CommandLine, CommandLineError, Edit, EditError};
+use super::config_txt::{Board, ConfigTxt, Setting};
+use super::token::Token;
+
+/// What the probe read about booting.
+#[derive(Clone, Debug)]
+pub struct BootFacts {
+    /// The mounts at `/boot/firmware` and `/boot`, whichever there are, of any type.
+    pub mounts: Vec<BootMount>,
+    /// Content of the boot files that exist, by absolute path: `config.txt`, `cmdline.txt`, `current/cmdline.txt` and
+    /// `new/state` below each mount.
+    pub files: BTreeMap<Utf8PathBuf, Vec<u8>>,
+    /// Content of `/proc/cmdline`.
+    pub proc_cmdline: String,
+    /// The board, for config.txt's model filters.
+    pub board: Board,
+}
+
+/// A mount that may be the boot partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BootMount {
+    /// Where it is mounted.
+    pub path: Utf8PathBuf,
+    /// The type in /proc/self/mountinfo: `vfat` for a boot partition.
+    pub fs_type: String,
+    /// Whether it is mounted read-only, which FAT also becomes by itself after an error.
+    pub read_only: bool,
+    /// Free space in bytes.
+    pub free: u64,
+}
+
+/// How the boot partition is laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// One cmdline.txt, without a fallback: Raspberry Pi OS, and Ubuntu up to 25.04.
+    Plain,
+    /// Ubuntu's `current/` and `new/`, tried before they are kept: 25.10 and later, and what was upgraded to it.
+    UbuntuAb,
+}
+
+/// The cmdline.txt that the firmware reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BootFile {
+    /// Its absolute path.
+    pub path: Utf8PathBuf,
+    /// The layout it belongs to.
+    pub layout: Layout,
+    /// Its content as it is, for the hash that guards the write.
+    pub content: Vec<u8>,
+    /// Its content, read.
+    pub line: CommandLine,
+    /// Tokens that are written but wait for a reboot.
+    pub pending: Vec<Token>,
+    /// The mount it lies on.
+    pub mount: BootMount,
+}
+
+/// Why it is not known which file the Pi boots from, or why that file is not edited.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BootProblem {
+    /// Neither mount is a mounted vfat. A cmdline.txt lying there is a stub or a leftover.
+    #[error(
+        "no boot partition (vfat) is mounted at /boot/firmware or /boot, so no cmdline.txt can be trusted; mount it, see \
+         /etc/fstab"
+    )]
+    NotMounted,
+    /// A line of config.txt decides the file, under a filter that only the firmware can judge.
+    #[error(
+        "{config} line {line} sets `{key}` under the filter [{filter}], which cannot be judged from here; set it under \
+         [all] or the board's own filter"
+    )]
+    Unclear {
+        /// Path of config.txt.
+        config: Utf8PathBuf,
+        /// `os_prefix` or `cmdline`.
+        key: &'static str,
+        /// The line, from 1.
+        line: usize,
+        /// The filter as written.
+        filter: String,
+    },
+    /// config.txt names a file outside the boot partition, or with odd bytes.
+    #[error(
+        "{config} sets `os_prefix` or `cmdline` to {value:?}, which is no file name on the boot partition"
+    )]
+    OddName {
+        /// Path of config.txt.
+        config: Utf8PathBuf,
+        /// The value, unreadable bytes replaced.
+        value: String,
+    },
+    /// The file that config.txt leads to is not there.
+    #[error(
+        "the firmware would read {path} (by config.txt), but there is no such file, or it was not probed"
+    )]
+    Missing {
+        /// The path looked for.
+        path: Utf8PathBuf,
+    },
+    /// The file is there and is no command line.
+    #[error("{path}: {source}")]
+    Unreadable {
+        /// The file.
+        path: Utf8PathBuf,
+        /// What is wrong with it.
+        source: CommandLineError,
+    },
+    /// The running kernel was not started with this file: the wrong file, a trial boot, or a change by hand.
+    #[error(
+        "{path} is not what this Pi booted with: /proc/cmdline lacks {}; if the file was changed on purpose, reboot the \
+         node and try again, else something else decides what it boots",
+        list(missing)
+    )]
+    NotBooted {
+        /// The file.
+        path: Utf8PathBuf,
+        /// Its tokens that the running kernel does not have.
+        missing: Vec<Token>,
+    },
+    /// Ubuntu has boot files waiting for their trial, or in the middle of it.
+    #[error(
+        "new boot files wait for their trial boot ({state_file} says `{state}`); reboot the node (it boots twice), then try again"
+    )]
+    TrialPending {
+        /// The file that says so.
+        state_file: Utf8PathBuf,
+        /// `unknown` or `trying`.
+        state: String,
+    },
+    /// Recognised, but not written yet.
+    #[error(
+        "{path} belongs to Ubuntu's A/B boot layout, which this version recognises and does not edit: add the tokens \
+         with `flash-kernel`, in new/cmdline.txt, and `piboot-try --reboot`, or leave the boot layer out (`--skip boot`)"
+    )]
+    AbNotSupported {
+        /// The file.
+        path: Utf8PathBuf,
+    },
+    /// FAT went read-only, or was mounted so.
+    #[error(
+        "{mount} is mounted read-only: a damaged card does that by itself; check it (`dmesg`, `fsck.vfat`) and remount it"
+    )]
+    ReadOnly {
+        /// The mount.
+        mount: Utf8PathBuf,
+    },
+    /// Not enough room for a safe write.
+    #[error("{mount} has {free} bytes free; a safe write of the boot file needs {needed}")]
+    NoRoom {
+        /// The mount.
+        mount: Utf8PathBuf,
+        /// Free bytes.
+        free: u64,
+        /// Wanted bytes.
+        needed: u64,
+    },
+    /// The edit itself was refused.
+    #[error("{path}: {source}")]
+    Refused {
+        /// The file.
+        path: Utf8PathBuf,
+        /// Why.
+        source: EditError,
+    },
+}
+
+/// Room that a safe write takes at least, in bytes: three copies of the file and the directory, in clusters of up to
+/// 16 KiB. `templates/session/boot.sh` asks for the same.
+const ROOM: u64 = 64 * 1024;
+
+/// Finds the cmdline.txt that the firmware reads on an ordinary boot.
+///
+/// `ours` are the tokens that selfheal sets or has set: when only these are missing from /proc/cmdline, an earlier run
+/// wrote them and did not come to the reboot, and they are [`BootFile::pending`].
+///
+/// # Errors
+/// See [`BootProblem`]. Whatever is not certain is a problem, never a guess.
+pub fn resolve(facts: &BootFacts, ours: &[Token]) -> Result<BootFile, BootProblem> {
+    let mount = ["/boot/firmware", "/boot"]
+        .iter()
+        .find_map(|path| {
+            facts
+                .mounts
+                .iter()
+                .find(|mount| mount.path == *path && mount.fs_type == "vfat")
+        })
+        .ok_or(BootProblem::NotMounted)?;
+    let config_path = mount.path.join("config.txt");
+    let config = ConfigTxt::parse(
+        facts
+            .files
+            .get(&config_path)
+            .map(Vec::as_slice)
+            .unwrap_or_default(),
+    );
+    let setting = |key| setting(&config, &config_path, key, facts.board);
+    let prefix = setting("os_prefix")?.unwrap_or_default();
+    let name = setting("cmdline")?.unwrap_or_else(|| "cmdline.txt".to_owned());
+    // The prefix is put in front as it is; it need not be a directory.
+    let relative = format!("{prefix}{name}");
+    let odd = |part: &str| part.is_empty() || part == "." || part == "..";
+    if relative.split('/').any(odd) {
+        return Err(BootProblem::OddName {
+            config: config_path,
+            value: relative,
+        });
+    }
+    let path = mount.path.join(&relative);
+    let content = facts
+        .files
+        .get(&path)
+        .ok_or_else(|| BootProblem::Missing { path: path.clone() })?;
+    let layout = if relative == "current/cmdline.txt" {
+        Layout::UbuntuAb
+    } else {
+        Layout::Plain
+    };
+    if layout == Layout::UbuntuAb {
+        no_trial_pending(facts, mount.path.join("new/state"))?;
+    }
+    let line = CommandLine::parse(content).map_err(|source| BootProblem::Unreadable {
+        path: path.clone(),
+        source,
+    })?;
+    let expected =
+        |token: &Token| is_written_by_the_os(token) || ours.iter().any(|our| held_by(our, token));
+    let (pending, missing): (Vec<Token>, Vec<Token>) = line
+        .not_booted(&facts.proc_cmdline)
+        .into_iter()
+        .partition(expected);
+    if !missing.is_empty() {
+        return Err(BootProblem::NotBooted { path, missing });
+    }
+    Ok(BootFile {
+        path,
+        layout,
+        content: content.clone(),
+        line,
+        pending,
+        mount: mount.clone(),
+    })
+}
+
+impl BootFile {
+    /// The line to write so that `edit` holds; `None` when it holds already.
+    ///
+    /// # Errors
+    /// A refused edit, and everything that makes writing unsafe. The last only where there is something to write.
+    pub fn edit(&self, edit: &Edit) -> Result<Option<CommandLine>, BootProblem> {
+        let refused = |source| BootProblem::Refused {
+            path: self.path.clone(),
+            source,
+        };
+        let line = self.line.edit(edit).map_err(refused)?;
+        if line == self.line {
+            return Ok(None);
+        }
+        let mount = self.mount.path.clone();
+        let longest = self.content.len().max(line.to_string().len());
+        let needed = ROOM.max(4 * u64::try_from(longest).unwrap_or(u64::MAX / 4));
+        match self.layout {
+            Layout::UbuntuAb => Err(BootProblem::AbNotSupported {
+                path: self.path.clone(),
+            }),
+            Layout::Plain if self.mount.read_only => Err(BootProblem::ReadOnly { mount }),
+            Layout::Plain if self.mount.free < needed => Err(BootProblem::NoRoom {
+                mount,
+                free: self.mount.free,
+                needed,
+            }),
+            Layout::Plain => Ok(Some(line)),
+        }
+    }
+}
+
+/// A setting that names a file.
+fn setting(
+    config: &ConfigTxt,
+    path: &Utf8Path,
+    key: &'static str,
+    board: Board,
+) -> Result<Option<String>, BootProblem> {
+    match config.setting(key, board) {
+        Setting::Default => Ok(None),
+        Setting::Value(value) => match String::from_utf8(value) {
+            Ok(text) if !text.contains(['\\', '"']) && !text.contains(char::is_control) => {
+                Ok(Some(text))
+            }
+            Ok(value) => Err(BootProblem::OddName {
+                config: path.to_owned(),
+                value,
+            }),
+            Err(bytes) => {
+                let value = String::from_utf8_lossy(bytes.as_bytes()).into_owned();
+                Err(BootProblem::OddName {
+                    config: path.to_owned(),
+                    value,
+                })
+            }
+        },
+        Setting::Unclear { line, filter } => Err(BootProblem::Unclear {
+            config: path.to_owned(),
+            key,
+            line,
+            filter,
+        }),
+    }
+}
+
+/// `new/state` is `unknown` before the trial boot and `trying` during it (domain.md §1.3).
+fn no_trial_pending(facts: &BootFacts, state_file: Utf8PathBuf) -> Result<(), BootProblem> {
+    let state = facts
+        .files
+        .get(&state_file)
+        .map(|bytes| String::from_utf8_lossy(bytes).trim().to_owned());
+    match state.as_deref() {
+        Some(state @ ("unknown" | "trying")) => {
+            let state = state.to_owned();
+            Err(BootProblem::TrialPending { state_file, state })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Raspberry Pi OS notes the wireless country in cmdline.txt from its network settings (pi-gen's netplan hook), also on
+/// the first boot, so that a freshly flashed Pi has it in the file and not yet in /proc/cmdline.
+fn is_written_by_the_os(token: &Token) -> bool {
+    token.key() == "cfg80211.ieee80211_regdom"
+}
+
+/// Whether a missing token is one of ours: the same, or a comma list that holds ours.
+fn held_by(our: &Token, token: &Token) -> bool {
+    our.means(token) || our.items_are_in(token)
+}
+
+fn list(tokens: &[Token]) -> String {
+    tokens
+        .iter()
+        .map(|token| format!("`{token}`"))
+        .collect::<Vec<_>>()
+        .join(", ")
+}

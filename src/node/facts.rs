@@ -1,0 +1,227 @@
+//! What a node is: its system, kernel, memory, mounts and clock, as parsed from the probe's frames.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use camino::Utf8PathBuf;
+
+use super::reply::Frame;
+
+/// A node's operating system, from /etc/os-release.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OsRelease {
+    /// `ID`, such as `debian`, `raspbian` or `ubuntu`.
+    pub id: String,
+    /// `VERSION_ID`, such as `12` or `24.04`.
+    pub version: String,
+    /// `VERSION_CODENAME`, such as `bookworm`.
+    pub codename: String,
+    /// `PRETTY_NAME`, for people.
+    pub name: String,
+}
+
+/// One line of /proc/self/mountinfo.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    /// Where it is mounted.
+    pub point: Utf8PathBuf,
+    /// File system type, such as `ext4` or `vfat`.
+    pub kind: String,
+    /// The mounted device or source.
+    pub source: String,
+    /// Whether it is mounted read-only (per mount or per file system).
+    pub read_only: bool,
+}
+
+/// Facts about a node at the moment of the probe.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// Effective user id of the probe; anything but 0 sees too little.
+    pub user_id: Option<u32>,
+    /// The operating system.
+    pub os: OsRelease,
+    /// Kernel release, such as `6.12.34+rpt-rpi-2712`.
+    pub kernel: String,
+    /// `uname -m`.
+    pub machine: String,
+    /// The board's name from the device tree; empty on a board without one.
+    pub model: String,
+    /// Runtime host name.
+    pub hostname: String,
+    /// Changes with every boot.
+    pub boot_id: String,
+    /// /etc/machine-id; cloned cards share it.
+    pub machine_id: String,
+    /// Time since boot.
+    pub uptime: Duration,
+    /// The node's wall clock, seconds since the epoch.
+    pub clock: Option<u64>,
+    /// /proc/cmdline.
+    pub command_line: String,
+    /// Names in /sys/fs/cgroup/cgroup.controllers; empty on cgroup v1.
+    pub cgroup_controllers: BTreeSet<String>,
+    /// Whether the kernel accounts pressure (/proc/pressure).
+    pub psi: bool,
+    /// Mounted file systems.
+    pub mounts: Vec<Mount>,
+    /// Active swap devices and files.
+    pub swaps: Vec<String>,
+    /// Physical memory in bytes.
+    pub memory: u64,
+    /// Free bytes by mount point.
+    pub free: BTreeMap<Utf8PathBuf, u64>,
+    /// Whether systemd is PID 1.
+    pub systemd: bool,
+    /// Whether apt-get is there.
+    pub apt: bool,
+    /// Whether cloud-init is installed.
+    pub cloud_init: bool,
+}
+
+impl Facts {
+    /// Takes one frame in; frames that are no facts are left alone. What cannot be parsed stays at its default: a fact
+    /// that is not known is not a reason to fail.
+    pub fn take(&mut self, frame: &Frame<'_>) {
+        let text = String::from_utf8_lossy(frame.content);
+        let line = text.lines().next().unwrap_or_default().trim();
+        match (frame.name, frame.argument) {
+            ("fact", "user") => self.user_id = line.parse().ok(),
+            ("fact", "os-release") => self.os = os_release(&text),
+            ("fact", "kernel") => self.kernel = line.to_owned(),
+            ("fact", "machine") => self.machine = line.to_owned(),
+            ("fact", "model") => self.model = line.to_owned(),
+            ("fact", "hostname") => self.hostname = line.to_owned(),
+            ("fact", "boot-id") => self.boot_id = line.to_owned(),
+            ("fact", "machine-id") => self.machine_id = line.to_owned(),
+            ("fact", "uptime") => self.uptime = uptime(line),
+            ("fact", "clock") => self.clock = line.parse().ok(),
+            ("fact", "command-line") => self.command_line = line.to_owned(),
+            ("fact", "cgroup-controllers") => {
+                self.cgroup_controllers = text.split_whitespace().map(str::to_owned).collect();
+            }
+            ("fact", "psi") => self.psi = line == "yes",
+            ("fact", "mounts") => self.mounts = text.lines().filter_map(mount).collect(),
+            ("fact", "swaps") => {
+                self.swaps = text
+                    .lines()
+                    .skip(1)
+                    .filter_map(|line| line.split_whitespace().next())
+                    .map(str::to_owned)
+                    .collect();
+            }
+            ("fact", "memory") => self.memory = memory(&text),
+            ("fact", "init") => self.systemd = line == "systemd",
+            ("fact", "apt") => self.apt = !line.is_empty(),
+            ("fact", "cloud-init") => self.cloud_init = !line.is_empty(),
+            ("free", point) => {
+                if let Some((blocks, size)) = line.split_once(' ')
+                    && let (Ok(blocks), Ok(size)) = (blocks.parse::<u64>(), size.parse::<u64>())
+                {
+                    self.free.insert(point.into(), blocks.saturating_mul(size));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The mount at exactly `point`; the last one shadows the others.
+    pub fn mount(&self, point: &str) -> Option<&Mount> {
+        self.mounts.iter().rev().find(|mount| mount.point == point)
+    }
+
+    /// Kernel major and minor number, where the release starts with them.
+    pub fn kernel_version(&self) -> Option<(u32, u32)> {
+        let mut parts = self
+            .kernel
+            .split(|character: char| !character.is_ascii_digit());
+        Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+    }
+}
+
+fn os_release(text: &str) -> OsRelease {
+    let value = |key: &str| {
+        text.lines()
+            .filter_map(|line| line.split_once('='))
+            .find(|(name, _)| *name == key)
+            .and_then(|(_, value)| shlex::split(value)?.into_iter().next())
+            .unwrap_or_default()
+    };
+    OsRelease {
+        id: value("ID"),
+        version: value("VERSION_ID"),
+        codename: value("VERSION_CODENAME"),
+        name: value("PRETTY_NAME"),
+    }
+}
+
+fn uptime(line: &str) -> Duration {
+    let seconds = line
+        .split_whitespace()
+        .next()
+        .and_then(|seconds| seconds.parse::<f64>().ok());
+    seconds
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .unwrap_or_default()
+}
+
+fn memory(text: &str) -> u64 {
+    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kibibytes = total.and_then(|total| total.split_whitespace().next()?.parse::<u64>().ok());
+    kibibytes.unwrap_or_default().saturating_mul(1024)
+}
+
+/// `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue` (proc_pid_mountinfo(5)).
+fn mount(line: &str) -> Option<Mount> {
+    let (mount, system) = line.split_once(" - ")?;
+    let mut mount = mount.split(' ').skip(4);
+    let (point, options) = (mount.next()?, mount.next()?);
+    let mut system = system.split(' ');
+    let (kind, source, system_options) = (system.next()?, system.next()?, system.next()?);
+    let read_only = |options: &str| options.split(',').any(|option| option == "ro");
+    Some(Mount {
+        point: unescape(point).into(),
+        kind: kind.to_owned(),
+        source: unescape(source),
+        read_only: read_only(options) || read_only(system_options),
+    })
+}
+
+/// mountinfo writes blanks and backslashes as three octal digits.
+fn unescape(text: &str) -> String {
+    ["\\040", "\\011", "\\012", "\\134"]
+        .iter()
+        .zip([" ", "\t", "\n", "\\"])
+        .fold(text.to_owned(), |text, (code, character)| {
+            text.replace(code, character)
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn mountinfo_is_read_with_its_escapes() {
+        let line = r"36 35 98:0 / /mnt/my\040disk rw,noatime master:1 - ext4 /dev/sda1 ro,errors=remount-ro";
+        let mount = mount(line).unwrap();
+        assert_eq!(mount.point, "/mnt/my disk");
+        assert_eq!((mount.kind.as_str(), mount.read_only), ("ext4", true));
+    }
+
+    #[test]
+    fn kernel_version_is_read_from_a_vendor_release() {
+        let facts = Facts {
+            kernel: "6.12.34+rpt-rpi-2712".into(),
+            ..Facts::default()
+        };
+        assert_eq!(facts.kernel_version(), Some((6, 12)));
+    }
+
+    proptest! {
+        #[test]
+        fn any_fact_is_taken_without_a_panic(name in "fact|free", argument in "[a-z-]{0,12}", content: Vec<u8>) {
+            Facts::default().take(&Frame { name: &name, argument: &argument, content: &content });
+        }
+    }
+}

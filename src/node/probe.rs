@@ -1,0 +1,98 @@
+//! The questions for one node, and the one script that asks them all.
+
+use std::collections::BTreeSet;
+
+use camino::Utf8PathBuf;
+
+/// Files up to this many bytes come back whole; of larger ones only the hash.
+pub const CONTENT_LIMIT: u64 = 256 * 1024;
+
+const FUNCTIONS: &str = include_str!("../../templates/session/probe.sh");
+
+/// What to ask a node besides its facts and what its ledger says selfheal owns (both are always asked).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Questions {
+    /// Files: existence, mode, owner, content.
+    pub files: BTreeSet<Utf8PathBuf>,
+    /// systemd units: loaded, enabled, active.
+    pub units: BTreeSet<String>,
+    /// Debian packages: installed, held.
+    pub packages: BTreeSet<String>,
+    /// Sysctl keys: runtime value.
+    pub sysctls: BTreeSet<String>,
+    /// Kernel modules: loaded or built in.
+    pub modules: BTreeSet<String>,
+    /// Users whose home and `authorized_keys` are wanted.
+    pub users: BTreeSet<String>,
+    /// Whether `sshd -T` is asked.
+    pub sshd: bool,
+}
+
+impl Questions {
+    /// Adds another layer's questions to these.
+    pub fn extend(&mut self, other: Questions) {
+        self.files.extend(other.files);
+        self.units.extend(other.units);
+        self.packages.extend(other.packages);
+        self.sysctls.extend(other.sysctls);
+        self.modules.extend(other.modules);
+        self.users.extend(other.users);
+        self.sshd |= other.sshd;
+    }
+
+    /// The script that asks these questions. `nonce` marks the frames of the reply and must be hard to guess, so that
+    /// nothing on the node can look like a frame.
+    ///
+    /// The script is one compound command: a shell that receives only a part of it runs nothing.
+    pub fn script(&self, nonce: &str) -> String {
+        let mut calls = String::new();
+        let mut call = |function: &str, argument: &str| {
+            calls.push_str(function);
+            calls.push(' ');
+            calls.push_str(&super::quote(argument));
+            calls.push('\n');
+        };
+        self.files
+            .iter()
+            .for_each(|path| call("file", path.as_str()));
+        self.users
+            .iter()
+            .for_each(|user| call("authorized_keys", user));
+        self.sysctls.iter().for_each(|key| call("sysctl_key", key));
+        self.modules.iter().for_each(|name| call("module", name));
+        if self.sshd {
+            calls.push_str("sshd_effective\n");
+        }
+        let list = |names: &BTreeSet<String>| {
+            names
+                .iter()
+                .map(String::as_str)
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
+        format!(
+            "{{\nexport LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n\
+             nonce={nonce} content_limit={CONTENT_LIMIT} files_asked= units={units} packages={packages}\n\
+             {FUNCTIONS}\nprobe() {{\nframe begin\nfacts\n{calls}owned\nanswers_in_bulk\nframe end\n}}\n\
+             probe </dev/null\nexit 0\n}}\n",
+            units = super::quote(&list(&self.units)),
+            packages = super::quote(&list(&self.packages)),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quote_in_a_name_stays_data() {
+        let mut questions = Questions::default();
+        questions.files.insert("/tmp/it's; rm -rf /".into());
+        assert!(
+            questions
+                .script("n")
+                .contains(r#"file "/tmp/it's; rm -rf /""#)
+        );
+    }
+}

@@ -1,0 +1,324 @@
+//! A node as it was at the moment of the probe.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use camino::{Utf8Path, Utf8PathBuf};
+
+use super::facts::Facts;
+use super::ledger::Ledger;
+use super::reply::{self, Frame, ReplyError};
+
+/// What a file's content is known by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    /// All of it.
+    Whole(Vec<u8>),
+    /// Only its sha256, because it is large (see [`super::probe::CONTENT_LIMIT`]).
+    Hash(String),
+}
+
+/// A regular file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegularFile {
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner's name.
+    pub owner: String,
+    /// Group's name.
+    pub group: String,
+    /// Bytes.
+    pub size: u64,
+    /// Its content.
+    pub content: Content,
+}
+
+impl RegularFile {
+    /// The sha256 of the content, in hex.
+    pub fn sha256(&self) -> String {
+        match &self.content {
+            Content::Whole(content) => super::sha256(content),
+            Content::Hash(hash) => hash.clone(),
+        }
+    }
+}
+
+/// What is at a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FileState {
+    /// Nothing.
+    Absent,
+    /// A regular file.
+    Regular(RegularFile),
+    /// A symbolic link and where it points.
+    Link(String),
+    /// A folder.
+    Directory,
+    /// A device, socket or pipe.
+    Special,
+}
+
+/// A systemd unit's state.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UnitState {
+    /// The unit file exists.
+    pub loaded: bool,
+    /// `UnitFileState`: `enabled`, `disabled`, `static`, `masked`, … or empty.
+    pub file_state: String,
+    /// The unit is active, or on its way.
+    pub active: bool,
+}
+
+impl UnitState {
+    /// Whether it starts by itself at boot.
+    pub fn enabled(&self) -> bool {
+        self.file_state == "enabled"
+    }
+}
+
+/// A Debian package's state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PackageState {
+    /// The installed version.
+    pub version: String,
+    /// It is held back from upgrades.
+    pub held: bool,
+}
+
+/// Who holds a node, from its lease in /run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    /// The run that holds it.
+    pub token: String,
+    /// When it ends, in seconds of the node's uptime.
+    pub expires: u64,
+    /// Who and since when, for people.
+    pub holder: String,
+}
+
+/// Everything a probe learned.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    /// What the node is.
+    pub facts: Facts,
+    /// What selfheal owns there.
+    pub ledger: Ledger,
+    /// Units that wait for a restart since an interrupted run: lines of `reload|restart UNIT`.
+    pub pending_restarts: Vec<String>,
+    /// The lease, if one is written.
+    pub lease: Option<Lease>,
+    /// Whether a dead man's switch of an interrupted run is armed.
+    pub dead_man_armed: bool,
+    /// What the dead man's switch last did, if it ever acted.
+    pub dead_man_last: Option<String>,
+    /// `sshd -T`, keywords in lower case; several lines of one keyword are all there.
+    pub sshd: BTreeMap<String, Vec<String>>,
+    files: BTreeMap<Utf8PathBuf, FileState>,
+    units: BTreeMap<String, UnitState>,
+    packages: BTreeMap<String, PackageState>,
+    sysctls: BTreeMap<String, String>,
+    modules: BTreeSet<String>,
+    homes: BTreeMap<String, Utf8PathBuf>,
+}
+
+impl Snapshot {
+    /// Reads a probe's reply.
+    ///
+    /// # Errors
+    /// [`ReplyError`] when the reply is not whole.
+    pub fn parse(reply: &[u8], nonce: &str) -> Result<Snapshot, ReplyError> {
+        let mut snapshot = Snapshot::default();
+        for frame in reply::frames(reply, nonce)? {
+            snapshot.take(&frame);
+        }
+        Ok(snapshot)
+    }
+
+    fn take(&mut self, frame: &Frame<'_>) {
+        let text = || String::from_utf8_lossy(frame.content);
+        match frame.name {
+            "file" => drop(
+                self.files
+                    .insert(frame.argument.into(), file_state(frame.content)),
+            ),
+            "sysctl" if !frame.content.is_empty() => {
+                let value = text().split_whitespace().collect::<Vec<_>>().join(" ");
+                self.sysctls.insert(frame.argument.to_owned(), value);
+            }
+            "module" if !frame.content.is_empty() => {
+                self.modules.insert(frame.argument.to_owned());
+            }
+            "home" if !frame.content.is_empty() => {
+                self.homes
+                    .insert(frame.argument.to_owned(), text().trim().into());
+            }
+            "units" => text().split("\n\n").for_each(|block| self.take_unit(block)),
+            "packages" => text().lines().for_each(|line| self.take_package(line)),
+            "sshd" => {
+                for (keyword, value) in text().lines().filter_map(|line| line.split_once(' ')) {
+                    self.sshd
+                        .entry(keyword.to_ascii_lowercase())
+                        .or_default()
+                        .push(value.to_owned());
+                }
+            }
+            "ledger" => self.ledger = Ledger::parse(&text()),
+            "lease" => self.lease = lease(&text()),
+            "pending-restart" => {
+                self.pending_restarts = text().lines().map(str::to_owned).collect()
+            }
+            "dead-man" => self.dead_man_armed = !frame.content.is_empty(),
+            "dead-man-last" => self.dead_man_last = text().lines().next().map(str::to_owned),
+            _ => self.facts.take(frame),
+        }
+    }
+
+    fn take_unit(&mut self, block: &str) {
+        let value = |key: &str| {
+            block
+                .lines()
+                .filter_map(|line| line.split_once('='))
+                .find(|(name, _)| *name == key)
+                .map(|(_, value)| value)
+        };
+        if let Some(name) = value("Id") {
+            let state = UnitState {
+                loaded: !matches!(value("LoadState"), Some("not-found") | None),
+                file_state: value("UnitFileState").unwrap_or_default().to_owned(),
+                active: matches!(
+                    value("ActiveState"),
+                    Some("active" | "activating" | "reloading")
+                ),
+            };
+            self.units.insert(name.to_owned(), state);
+        }
+    }
+
+    fn take_package(&mut self, line: &str) {
+        if let [name, wanted, "installed", version] =
+            line.split_whitespace().collect::<Vec<_>>()[..]
+        {
+            let state = PackageState {
+                version: version.to_owned(),
+                held: wanted == "hold",
+            };
+            self.packages.insert(name.to_owned(), state);
+        }
+    }
+
+    /// What is at `path`; a path that was not asked about counts as absent.
+    pub fn file(&self, path: &Utf8Path) -> &FileState {
+        self.files.get(path).unwrap_or(&FileState::Absent)
+    }
+
+    /// The whole content at `path`, when it is a regular file of moderate size.
+    pub fn content(&self, path: &Utf8Path) -> Option<&[u8]> {
+        match self.file(path) {
+            FileState::Regular(RegularFile {
+                content: Content::Whole(content),
+                ..
+            }) => Some(content),
+            _ => None,
+        }
+    }
+
+    /// A unit's state; one that was not asked about or does not exist is not loaded.
+    pub fn unit(&self, name: &str) -> UnitState {
+        self.units.get(name).cloned().unwrap_or_default()
+    }
+
+    /// An installed package.
+    pub fn package(&self, name: &str) -> Option<&PackageState> {
+        self.packages.get(name)
+    }
+
+    /// A sysctl's runtime value, blanks folded; `None` where the kernel has no such key.
+    pub fn sysctl(&self, key: &str) -> Option<&str> {
+        self.sysctls.get(key).map(String::as_str)
+    }
+
+    /// Whether a kernel module is loaded or built in.
+    pub fn module(&self, name: &str) -> bool {
+        self.modules.contains(&name.replace('-', "_"))
+    }
+
+    /// A user's home folder.
+    pub fn home(&self, user: &str) -> Option<&Utf8Path> {
+        self.homes.get(user).map(Utf8PathBuf::as_path)
+    }
+}
+
+fn file_state(content: &[u8]) -> FileState {
+    let (line, rest) = match content.iter().position(|&byte| byte == b'\n') {
+        Some(end) => (&content[..end], &content[end + 1..]),
+        None => (content, &[][..]),
+    };
+    let line = String::from_utf8_lossy(line);
+    let words: Vec<&str> = line.split(' ').collect();
+    match words[..] {
+        ["file", mode, owner, group, size, ref known @ ..] => FileState::Regular(RegularFile {
+            mode: u32::from_str_radix(mode, 16).unwrap_or_default() & 0o7777,
+            owner: owner.to_owned(),
+            group: group.to_owned(),
+            size: size.parse().unwrap_or_default(),
+            content: match known {
+                ["sha256", hash] => Content::Hash((*hash).to_owned()),
+                _ => Content::Whole(rest.to_vec()),
+            },
+        }),
+        ["link", ref target @ ..] => FileState::Link(target.join(" ")),
+        ["directory"] => FileState::Directory,
+        ["special"] => FileState::Special,
+        _ => FileState::Absent,
+    }
+}
+
+/// `TOKEN EXPIRES HOLDER…`
+fn lease(text: &str) -> Option<Lease> {
+    let mut words = text.lines().next()?.splitn(3, ' ');
+    let token = words.next()?.to_owned();
+    let expires = words.next()?.parse().ok()?;
+    Some(Lease {
+        token,
+        expires,
+        holder: words.next().unwrap_or("another run").to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_with_odd_bytes_comes_back_as_it_is() {
+        let state = file_state(b"file 81a4 root root 3 content\n\xff\n\n");
+        let FileState::Regular(file) = state else {
+            panic!("{state:?}")
+        };
+        assert_eq!(
+            (file.mode, file.content),
+            (0o644, Content::Whole(b"\xff\n\n".to_vec()))
+        );
+    }
+
+    #[test]
+    fn units_and_packages_are_read_in_bulk() {
+        let mut snapshot = Snapshot::default();
+        let units =
+            b"Id=ssh.service\nLoadState=loaded\nActiveState=active\nUnitFileState=enabled\n\n\
+            Id=no.service\nLoadState=not-found\nActiveState=inactive\nUnitFileState=\n";
+        snapshot.take(&Frame {
+            name: "units",
+            argument: "",
+            content: units,
+        });
+        snapshot.take(&Frame {
+            name: "packages",
+            argument: "",
+            content: b"curl hold installed 7.88\nno deinstall config-files 1\n",
+        });
+        assert!(snapshot.unit("ssh.service").enabled() && snapshot.unit("ssh.service").active);
+        assert!(!snapshot.unit("no.service").loaded);
+        assert!(snapshot.package("curl").unwrap().held);
+        assert!(snapshot.package("no").is_none());
+    }
+}

@@ -1,0 +1,175 @@
+//! What would change: snapshot against desired state, as plain data. A plan holds no session, so it cannot write.
+
+pub mod json;
+pub mod text;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::inventory::{Inventory, Node, NodeName};
+use crate::layer;
+use crate::node::ledger::{Kind, LayerName, Ledger};
+use crate::node::snapshot::Snapshot;
+use crate::resource::change::{Change, Effect, Phase, Refusal};
+use crate::resource::{self, Resource, Wanted};
+
+/// All nodes as they were at the probe, by name. Nodes that could not be reached are not in it.
+pub type Snapshots = BTreeMap<NodeName, Snapshot>;
+
+/// What would change on one node.
+#[derive(Debug, Clone)]
+pub struct NodePlan {
+    /// The node.
+    pub node: NodeName,
+    /// The changes, in the order in which they are made.
+    pub changes: Vec<Change>,
+    /// What is wanted but must not or cannot be done; with any of these nothing is applied to the node.
+    pub refusals: Vec<Refusal>,
+    /// Restarts that an interrupted run left undone.
+    pub unfinished: BTreeSet<Effect>,
+    /// What selfheal owns on the node before the plan is applied.
+    pub ledger: Ledger,
+}
+
+/// The changes that are made in one exec.
+#[derive(Debug, Clone)]
+pub struct Step<'a> {
+    /// When in the node's run.
+    pub phase: Phase,
+    /// The changes.
+    pub changes: Vec<&'a Change>,
+    /// What follows them, once.
+    pub effects: BTreeSet<Effect>,
+}
+
+impl NodePlan {
+    /// Whether there is nothing to do and nothing refused.
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty() && self.refusals.is_empty() && self.unfinished.is_empty()
+    }
+
+    /// Why the node has to reboot, if it has to.
+    pub fn reboot(&self) -> Option<String> {
+        let reasons: Vec<&str> = self
+            .changes
+            .iter()
+            .filter_map(|change| change.reboot.as_deref())
+            .collect();
+        (!reasons.is_empty()).then(|| reasons.join("; "))
+    }
+
+    /// The node's run, step by step. Restarts left undone are made good in the first one.
+    pub fn steps(&self) -> Vec<Step<'_>> {
+        let mut steps: Vec<Step<'_>> = Phase::ALL
+            .into_iter()
+            .map(|phase| {
+                let of_phase = |change: &&Change| change.phase == phase && change.has_work();
+                let changes: Vec<&Change> = self.changes.iter().filter(of_phase).collect();
+                let effects = changes
+                    .iter()
+                    .flat_map(|change| change.effects.iter().cloned())
+                    .collect();
+                Step {
+                    phase,
+                    changes,
+                    effects,
+                }
+            })
+            .collect();
+        if let Some(settings) = steps.iter_mut().find(|step| step.phase == Phase::Settings) {
+            settings.effects.extend(self.unfinished.iter().cloned());
+        }
+        steps.retain(|step| !step.changes.is_empty() || !step.effects.is_empty());
+        steps
+    }
+}
+
+/// What would change on `node`, in the layers given.
+pub fn plan(
+    inventory: &Inventory,
+    node: &Node,
+    snapshots: &Snapshots,
+    layers: &BTreeSet<LayerName>,
+) -> NodePlan {
+    let Some(snapshot) = snapshots.get(&node.name) else {
+        return compare(
+            node.name.clone(),
+            Vec::new(),
+            Vec::new(),
+            &Snapshot::default(),
+            &BTreeSet::new(),
+        );
+    };
+    let mut resources = Vec::new();
+    let mut refusals = Vec::new();
+    for layer in layers {
+        match layer::desired(*layer, inventory, node, snapshots) {
+            Ok(wanted) => resources.extend(wanted),
+            Err(refusal) => refusals.push(refusal),
+        }
+    }
+    compare(node.name.clone(), resources, refusals, snapshot, layers)
+}
+
+/// What would change on a node that selfheal leaves: nothing is wanted any more, so everything owned goes back.
+pub fn restore(node: &Node, snapshot: &Snapshot) -> NodePlan {
+    compare(
+        node.name.clone(),
+        Vec::new(),
+        Vec::new(),
+        snapshot,
+        &LayerName::ALL.into(),
+    )
+}
+
+fn compare(
+    node: NodeName,
+    mut resources: Vec<Resource>,
+    mut refusals: Vec<Refusal>,
+    snapshot: &Snapshot,
+    layers: &BTreeSet<LayerName>,
+) -> NodePlan {
+    let wanted: BTreeSet<_> = resources.iter().map(Resource::id).collect();
+    let orphans: Vec<_> = snapshot
+        .ledger
+        .iter()
+        .filter(|(id, entry)| layers.contains(&entry.layer) && !wanted.contains(id))
+        .filter(|(_, entry)| !refusals.iter().any(|refusal| refusal.layer == entry.layer))
+        .collect();
+    // Tokens leave the command line in one write, so their undoing is a comparison with what is still wanted.
+    let boot = |resource: &Resource| matches!(resource.wanted, Wanted::BootTokens(_));
+    if orphans.iter().any(|(id, _)| id.kind == Kind::BootToken) && !resources.iter().any(boot) {
+        resources.push(Resource::new(
+            LayerName::Boot,
+            Wanted::BootTokens(Vec::new()),
+        ));
+    }
+    let mut changes = Vec::new();
+    for resource in &resources {
+        match resource::compare(resource, snapshot) {
+            Ok(change) => changes.extend(change),
+            Err(refusal) => refusals.push(refusal),
+        }
+    }
+    for (id, entry) in orphans
+        .into_iter()
+        .filter(|(id, _)| id.kind != Kind::BootToken)
+    {
+        match resource::undo(id, entry, snapshot) {
+            Ok(change) => changes.push(change),
+            Err(refusal) => refusals.push(refusal),
+        }
+    }
+    changes.sort_by_key(|change| change.phase);
+    let unfinished = snapshot
+        .pending_restarts
+        .iter()
+        .filter_map(|line| Effect::parse(line))
+        .collect();
+    NodePlan {
+        node,
+        changes,
+        refusals,
+        unfinished,
+        ledger: snapshot.ledger.clone(),
+    }
+}

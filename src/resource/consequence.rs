@@ -1,0 +1,35 @@
+//! What a change of a file has for consequences, by where the file lies: the same for writing and for removing it.
+
+use std::collections::BTreeSet;
+
+use camino::Utf8Path;
+
+use super::change::Effect;
+
+/// The unit that loads selfheal's firewall.
+pub const FIREWALL_UNIT: &str = "selfheal-firewall.service";
+
+/// What has to follow a change of the file at `path` for it to take effect.
+pub fn effects(path: &Utf8Path) -> BTreeSet<Effect> {
+    let effect = match path.as_str() {
+        path if path.starts_with("/etc/ssh/") => Effect::Reload("ssh.service".into()),
+        path if path.starts_with("/etc/systemd/system/") => Effect::DaemonReload,
+        path if path.starts_with("/etc/systemd/journald.conf.d/") => {
+            Effect::Restart("systemd-journald.service".into())
+        }
+        path if path.starts_with("/etc/systemd/timesyncd.conf.d/") => {
+            Effect::Restart("systemd-timesyncd.service".into())
+        }
+        "/etc/selfheal/firewall.nft" => Effect::Restart(FIREWALL_UNIT.into()),
+        _ => return BTreeSet::new(),
+    };
+    BTreeSet::from([effect])
+}
+
+/// Whether a mistake in the file at `path` can lock the user out: such a change goes behind the dead man's switch.
+pub fn locks_out(path: &Utf8Path) -> bool {
+    path.starts_with("/etc/ssh")
+        || path.starts_with("/etc/sudoers.d")
+        || path == "/etc/selfheal/firewall.nft"
+        || path.ends_with(".ssh/authorized_keys")
+}

@@ -1,0 +1,100 @@
+//! The words in which layers say what they want of a node. Each kind says what has to be asked, how it compares with
+//! what is there, and what undoes it.
+
+pub mod boot;
+pub mod change;
+mod compare;
+mod consequence;
+pub mod edit;
+mod undo;
+
+use camino::Utf8PathBuf;
+
+use crate::node::boot::Token;
+use crate::node::ledger::{Id, Kind, LayerName};
+
+pub use compare::compare;
+pub use consequence::FIREWALL_UNIT;
+pub use undo::undo;
+
+/// A thing that a layer wants of a node.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resource {
+    /// The layer.
+    pub layer: LayerName,
+    /// The thing.
+    pub wanted: Wanted,
+}
+
+/// What can be wanted.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Wanted {
+    /// A whole file that is selfheal's.
+    File {
+        /// Absolute path.
+        path: Utf8PathBuf,
+        /// All of it.
+        content: Vec<u8>,
+        /// Permission bits; owner and group are root.
+        mode: u32,
+    },
+    /// A file of the user's, edited (see [`edit`]); a new one gets this owner and mode, an old one keeps its own.
+    Edit {
+        /// Absolute path.
+        path: Utf8PathBuf,
+        /// All of the edited file.
+        content: Vec<u8>,
+        /// Permission bits of a new file.
+        mode: u32,
+        /// Owner and group of a new file.
+        owner: String,
+    },
+    /// A folder, root's; what is in it is not selfheal's.
+    Directory(Utf8PathBuf),
+    /// A sysctl's runtime value, where the kernel has the key.
+    Sysctl(String, String),
+    /// An installed package.
+    Package(String),
+    /// A hold on a package, where it is installed.
+    Hold(String),
+    /// A loaded kernel module.
+    Module(String),
+    /// A unit that starts at boot and runs.
+    Running(String),
+    /// A unit that starts at boot, but need not run now.
+    Enabled(String),
+    /// A unit that neither runs nor starts at boot, where it exists.
+    Stopped(String),
+    /// The host name.
+    Hostname(String),
+    /// No swap in use.
+    NoSwap,
+    /// Tokens on the kernel command line, and in /proc/cmdline.
+    BootTokens(Vec<Token>),
+}
+
+impl Resource {
+    /// A thing that `layer` wants.
+    pub fn new(layer: LayerName, wanted: Wanted) -> Resource {
+        Resource { layer, wanted }
+    }
+
+    /// What it is called in plans and in the ledger.
+    pub fn id(&self) -> Id {
+        match &self.wanted {
+            Wanted::File { path, .. } => Id::new(Kind::File, path.as_str()),
+            Wanted::Edit { path, .. } => Id::new(Kind::Edit, path.as_str()),
+            Wanted::Directory(path) => Id::new(Kind::Directory, path.as_str()),
+            Wanted::Sysctl(key, _) => Id::new(Kind::Sysctl, key),
+            Wanted::Package(name) => Id::new(Kind::Package, name),
+            Wanted::Hold(name) => Id::new(Kind::Hold, name),
+            Wanted::Module(name) => Id::new(Kind::Module, name),
+            Wanted::Running(name) | Wanted::Enabled(name) | Wanted::Stopped(name) => {
+                Id::new(Kind::Unit, name)
+            }
+            Wanted::Hostname(_) => Id::new(Kind::Hostname, "hostname"),
+            Wanted::NoSwap => Id::new(Kind::Swap, "swap"),
+            Wanted::BootTokens(_) => Id::new(Kind::CommandLine, "command line"),
+        }
+    }
+}

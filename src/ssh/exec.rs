@@ -1,0 +1,381 @@
+//! One script, one exec: feeding stdin, collecting what comes back.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf};
+use tokio::sync::oneshot;
+
+use super::connect::Link;
+use super::error::Cause;
+use super::sudo::{self, SudoRefusal, Words};
+use super::{ExecError, Sudo};
+
+/// More stdout than this is an error: a probe's reply is far smaller.
+const STDOUT_LIMIT: usize = 64 * 1024 * 1024;
+/// More stderr than this is an error.
+const STDERR_LIMIT: usize = 8 * 1024 * 1024;
+/// How long to wait for a channel to close that we give up anyway.
+const GIVING_UP: Duration = Duration::from_secs(1);
+
+/// What a script left behind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Output {
+    /// How it ended.
+    pub status: Status,
+    /// What it wrote to stdout.
+    pub stdout: Vec<u8>,
+    /// What it wrote to stderr, together with what the login shell and sudo had to say.
+    pub stderr: Vec<u8>,
+}
+
+/// How a script ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Status {
+    /// With this exit status.
+    Exited(u32),
+    /// Killed by a signal, named without `SIG`.
+    Signaled(String),
+}
+
+impl Output {
+    /// It exited with 0.
+    #[must_use]
+    pub fn success(&self) -> bool {
+        self.status == Status::Exited(0)
+    }
+}
+
+impl std::fmt::Display for Status {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Exited(code) => write!(f, "exit status {code}"),
+            Self::Signaled(signal) => write!(f, "signal {signal}"),
+        }
+    }
+}
+
+pub(super) struct Request<'a> {
+    /// `None`: as the login user.
+    pub(super) sudo: Option<&'a Sudo>,
+    pub(super) script: &'a str,
+    pub(super) limit: Duration,
+}
+
+type Writer = ChannelWriteHalf<russh::client::Msg>;
+
+/// Runs a script over a channel of its own.
+pub(super) async fn exec(
+    link: &Link,
+    node: &str,
+    request: Request<'_>,
+    on_line: &mut (dyn FnMut(&[u8]) + Send),
+) -> Result<Output, ExecError> {
+    let lost = |during, cause: Cause| ExecError::ConnectionLost {
+        node: node.to_owned(),
+        during,
+        source: link
+            .notes
+            .lock()
+            .farewell
+            .clone()
+            .map_or(cause, Cause::from),
+    };
+    let words = Words::random().map_err(|error| ExecError::NoShell {
+        node: node.to_owned(),
+        how: format!("this machine has no randomness: {error}"),
+        stderr: String::new(),
+    })?;
+    let mut collector = Collector::new(&words, request.sudo, on_line);
+    let (ready, go) = oneshot::channel();
+    let mut open = None;
+    let work = async {
+        let channel = link
+            .handle
+            .channel_open_session()
+            .await
+            .map_err(|error| match error {
+                russh::Error::ChannelOpenFailure(reason) => ExecError::NoShell {
+                    node: node.to_owned(),
+                    how: format!("the server opens no session: {reason:?}"),
+                    stderr: String::new(),
+                },
+                error => lost("opening a channel", error.into()),
+            })?;
+        let (mut reader, writer) = channel.split();
+        let writer: &Writer = open.insert(writer);
+        let feed = feed(writer, &request, &words, go);
+        let collect = collector.run(&mut reader, ready);
+        tokio::pin!(feed, collect);
+        let mut fed = false;
+        loop {
+            tokio::select! {
+                biased;
+                end = &mut collect => return Ok(end),
+                // A failed write shows in what is read, too.
+                _ = &mut feed, if !fed => fed = true,
+            }
+        }
+    };
+    let end = match tokio::time::timeout(request.limit, work).await {
+        Ok(end) => end?,
+        Err(_) => End::Timeout,
+    };
+    if !matches!(end, End::Closed)
+        && let Some(writer) = &open
+    {
+        let _ = tokio::time::timeout(GIVING_UP, writer.close()).await;
+    }
+    let during = "waiting for the script";
+    collector.conclude(end, node, request.limit, |cause| lost(during, cause.into()))
+}
+
+/// Sends the command and all of stdin. Nothing is waited for, except sudo's word that it took the password.
+async fn feed(
+    writer: &Writer,
+    request: &Request<'_>,
+    words: &Words,
+    go: oneshot::Receiver<()>,
+) -> Result<(), russh::Error> {
+    writer
+        .exec(true, sudo::command(request.sudo, words))
+        .await?;
+    if let Some(Sudo::Password(password)) = request.sudo {
+        writer
+            .data_bytes(Bytes::from_owner(sudo::password_line(password)))
+            .await?;
+        if go.await.is_err() {
+            // Refused: end of input keeps sudo from asking again. (sudo-rs takes it for two more, empty, answers.)
+            return writer.eof().await;
+        }
+        writer.data_bytes(format!("{}\n", words.marker)).await?;
+    }
+    writer
+        .data_bytes(Bytes::copy_from_slice(request.script.as_bytes()))
+        .await?;
+    writer.eof().await
+}
+
+/// Why collecting stopped.
+enum End {
+    Closed,
+    Lost,
+    Refused,
+    Timeout,
+    TooMuch(&'static str, usize),
+}
+
+/// Takes in a channel's messages.
+struct Collector<'a> {
+    ready: &'a str,
+    prompt: Option<&'a str>,
+    with_sudo: bool,
+    on_line: &'a mut (dyn FnMut(&[u8]) + Send),
+    /// The shell runs: from here on stdout is the script's.
+    started: bool,
+    status: Option<Status>,
+    stdout: Vec<u8>,
+    stderr: Vec<u8>,
+    /// How much of stdout has been handed over as lines.
+    handed_over: usize,
+    searched: usize,
+}
+
+impl<'a> Collector<'a> {
+    fn new(
+        words: &'a Words,
+        sudo: Option<&Sudo>,
+        on_line: &'a mut (dyn FnMut(&[u8]) + Send),
+    ) -> Self {
+        Self {
+            ready: &words.ready,
+            prompt: matches!(sudo, Some(Sudo::Password(_))).then_some(&words.prompt),
+            with_sudo: matches!(sudo, Some(Sudo::Password(_) | Sudo::Passwordless)),
+            on_line,
+            started: false,
+            status: None,
+            stdout: Vec::new(),
+            stderr: Vec::new(),
+            handed_over: 0,
+            searched: 0,
+        }
+    }
+
+    async fn run(&mut self, reader: &mut ChannelReadHalf, ready: oneshot::Sender<()>) -> End {
+        let mut ready = Some(ready);
+        while let Some(message) = reader.wait().await {
+            match message {
+                ChannelMsg::Data { data } => {
+                    self.take_stdout(&data);
+                    if self.started
+                        && let Some(ready) = ready.take()
+                    {
+                        let _ = ready.send(());
+                    }
+                    if self.stdout.len() > STDOUT_LIMIT {
+                        return End::TooMuch("stdout", STDOUT_LIMIT);
+                    }
+                }
+                ChannelMsg::ExtendedData { data, .. } => {
+                    self.stderr.extend_from_slice(&data);
+                    if !self.started && self.password_was_wrong() {
+                        ready = None;
+                    }
+                    if self.stderr.len() > STDERR_LIMIT {
+                        return End::TooMuch("stderr", STDERR_LIMIT);
+                    }
+                }
+                ChannelMsg::ExitStatus { exit_status } => {
+                    self.status = Some(Status::Exited(exit_status))
+                }
+                ChannelMsg::ExitSignal { signal_name, .. } => {
+                    self.status = Some(Status::Signaled(match signal_name {
+                        russh::Sig::Custom(name) => name,
+                        signal => format!("{signal:?}"),
+                    }));
+                }
+                ChannelMsg::Failure => return End::Refused,
+                ChannelMsg::Close => return End::Closed,
+                _ => {}
+            }
+        }
+        End::Lost
+    }
+
+    fn take_stdout(&mut self, data: &[u8]) {
+        self.stdout.extend_from_slice(data);
+        if !self.started {
+            let word = self.ready.as_bytes();
+            let from = self.searched;
+            match find(&self.stdout[from..], word) {
+                // The line must be whole; it may end in CR LF where a terminal was forced.
+                Some(at) => {
+                    let after = from + at + word.len();
+                    match self.stdout[after..].iter().position(|byte| *byte == b'\n') {
+                        Some(end) => {
+                            self.stdout.drain(..after + end + 1);
+                            self.started = true;
+                        }
+                        None => self.searched = from + at,
+                    }
+                }
+                None => self.searched = self.stdout.len().saturating_sub(word.len()),
+            }
+        }
+        if self.started {
+            while let Some(end) = self.stdout[self.handed_over..]
+                .iter()
+                .position(|byte| *byte == b'\n')
+            {
+                let end = self.handed_over + end;
+                (self.on_line)(&self.stdout[self.handed_over..end]);
+                self.handed_over = end + 1;
+            }
+        }
+    }
+
+    /// sudo asks a second time: it did not like the first answer.
+    fn password_was_wrong(&self) -> bool {
+        self.prompt.is_some_and(|prompt| {
+            let first = find(&self.stderr, prompt.as_bytes());
+            first.is_some_and(|at| {
+                find(&self.stderr[at + prompt.len()..], prompt.as_bytes()).is_some()
+            })
+        })
+    }
+
+    fn conclude(
+        mut self,
+        end: End,
+        node: &str,
+        limit: Duration,
+        lost: impl Fn(&'static str) -> ExecError,
+    ) -> Result<Output, ExecError> {
+        let node = node.to_owned();
+        let wrong_password = !self.started && self.password_was_wrong();
+        if let Some(prompt) = self.prompt {
+            remove_all(&mut self.stderr, prompt.as_bytes());
+        }
+        let stderr = || String::from_utf8_lossy(&self.stderr).into_owned();
+        match end {
+            End::TooMuch(stream, limit) => {
+                return Err(ExecError::TooMuchOutput {
+                    node,
+                    stream,
+                    limit,
+                });
+            }
+            End::Timeout => {
+                return Err(ExecError::Timeout {
+                    node,
+                    after: limit,
+                    stderr: stderr(),
+                });
+            }
+            End::Lost => return Err(lost("the connection ended")),
+            End::Refused => {
+                return Err(ExecError::NoShell {
+                    node,
+                    how: "the server runs no command".to_owned(),
+                    stderr: stderr(),
+                });
+            }
+            End::Closed => {}
+        }
+        let Some(status) = self.status else {
+            return Err(lost("the channel was closed before the script ended"));
+        };
+        if self.started {
+            if self.handed_over < self.stdout.len() {
+                (self.on_line)(&self.stdout[self.handed_over..]);
+            }
+            return Ok(Output {
+                status,
+                stdout: self.stdout,
+                stderr: self.stderr,
+            });
+        }
+        if self.with_sudo {
+            let code = match status {
+                Status::Exited(code) => Some(code),
+                Status::Signaled(_) => None,
+            };
+            let refusal = if wrong_password {
+                SudoRefusal::WrongPassword
+            } else {
+                SudoRefusal::recognize(code, &stderr())
+            };
+            // Without a word from sudo it was the login shell that would not.
+            if refusal != SudoRefusal::Other || stderr().contains("sudo") {
+                return Err(ExecError::SudoRefused {
+                    node,
+                    refusal,
+                    stderr: stderr(),
+                });
+            }
+        }
+        let said = if self.stderr.is_empty() {
+            &self.stdout
+        } else {
+            &self.stderr
+        };
+        let stderr = String::from_utf8_lossy(said).into_owned();
+        Err(ExecError::NoShell {
+            node,
+            how: status.to_string(),
+            stderr,
+        })
+    }
+}
+
+fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+    haystack
+        .windows(needle.len())
+        .position(|window| window == needle)
+}
+
+fn remove_all(text: &mut Vec<u8>, word: &[u8]) {
+    while let Some(at) = find(text, word) {
+        text.drain(at..at + word.len());
+    }
+}

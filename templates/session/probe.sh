@@ -1,0 +1,126 @@
+# All questions about a node, in one script over one exec. Only reads. The workstation appends one call per question,
+# wraps everything in one compound command (a script cut in half on its way must run nothing) and reads the frames:
+# each starts with a line "@NONCE NAME ARGUMENT" and ends before the newline that precedes the next such line.
+# shellcheck shell=sh
+# shellcheck disable=SC2034,SC2154  # nonce, content_limit and the question lists are set by the workstation
+
+frame() { printf '\n@%s %s\n' "$nonce" "$*"; }
+
+show() { # NAME FILE: a frame with the file's content, empty when there is no such file
+	frame "$1"
+	[ -r "$2" ] && cat -- "$2"
+	return 0
+}
+
+# PATH: type and permissions in hex, owner, group, size; then the content, or its hash when it is large
+file() {
+	case "$files_asked" in *"|$1|"*) return 0 ;; esac
+	files_asked="$files_asked|$1|"
+	frame "file $1"
+	if [ -L "$1" ]; then
+		printf 'link %s' "$(readlink -- "$1")"
+	elif [ -f "$1" ]; then
+		file_stat=$(stat -c '%f %U %G %s' -- "$1") || return 0
+		if [ "${file_stat##* }" -le "$content_limit" ]; then
+			printf 'file %s content\n' "$file_stat"
+			head -c "$content_limit" -- "$1"
+		else
+			file_hash=$(sha256sum -- "$1")
+			printf 'file %s sha256 %s' "$file_stat" "${file_hash%% *}"
+		fi
+	elif [ -d "$1" ]; then
+		printf 'directory'
+	elif [ -e "$1" ]; then
+		printf 'special'
+	else
+		printf 'absent'
+	fi
+}
+
+sysctl_key() { # KEY: its runtime value; a missing key has no value line
+	frame "sysctl $1"
+	sysctl_path=$(printf '%s' "$1" | tr ./ /.)
+	[ -r "/proc/sys/$sysctl_path" ] && cat "/proc/sys/$sysctl_path" 2>/dev/null
+	return 0
+}
+
+module() { # NAME: whether it is there, loaded or built in
+	frame "module $1"
+	[ -d "/sys/module/$1" ] && printf 'loaded'
+	return 0
+}
+
+authorized_keys() { # USER: where sshd looks for the user's keys, then the file itself
+	frame "home $1"
+	user_line=$(getent passwd "$1") || return 0
+	user_home=${user_line%:*}
+	user_home=${user_home##*:}
+	printf '%s' "$user_home"
+	file "$user_home/.ssh/authorized_keys"
+}
+
+owned() { # what selfheal owns on this node is looked at too, wanted or not
+	show ledger /var/lib/selfheal/ledger
+	[ -r /var/lib/selfheal/ledger ] || return 0
+	while IFS='	' read -r _ owned_kind owned_key _; do
+		case "$owned_kind" in
+		directory) file "$owned_key" ;;
+		file | edit) file "$owned_key" && file "/var/lib/selfheal/original$owned_key" ;;
+		unit) units="$units $owned_key" ;;
+		hold | package) packages="$packages $owned_key" ;;
+		sysctl) sysctl_key "$owned_key" ;;
+		esac
+	done </var/lib/selfheal/ledger
+}
+
+facts() {
+	frame 'fact user' && id -u
+	show 'fact os-release' /etc/os-release
+	show 'fact kernel' /proc/sys/kernel/osrelease
+	frame 'fact machine' && uname -m
+	show 'fact hostname' /proc/sys/kernel/hostname
+	show 'fact boot-id' /proc/sys/kernel/random/boot_id
+	show 'fact machine-id' /etc/machine-id
+	show 'fact uptime' /proc/uptime
+	frame 'fact clock' && date +%s
+	show 'fact command-line' /proc/cmdline
+	show 'fact cgroup-controllers' /sys/fs/cgroup/cgroup.controllers
+	frame 'fact psi' && [ -e /proc/pressure/cpu ] && printf yes
+	show 'fact mounts' /proc/self/mountinfo
+	show 'fact swaps' /proc/swaps
+	show 'fact memory' /proc/meminfo
+	frame 'fact model' && [ -r /proc/device-tree/model ] && tr -d '\0' </proc/device-tree/model
+	for free_mount in / /boot/firmware /boot; do
+		frame "free $free_mount" && [ -d "$free_mount" ] && stat -f -c '%a %S' -- "$free_mount"
+	done
+	frame 'fact init' && [ -d /run/systemd/system ] && printf systemd
+	frame 'fact apt' && command -v apt-get
+	frame 'fact cloud-init' && command -v cloud-init
+	show 'lease' /run/selfheal/lease
+	show 'pending-restart' /var/lib/selfheal/pending-restart
+	show 'dead-man' /var/lib/selfheal/deadman/armed
+	show 'dead-man-last' /var/lib/selfheal/deadman/last
+	return 0
+}
+
+answers_in_bulk() { # kinds of which one command answers for all
+	# shellcheck disable=SC2086  # the lists are names without blanks
+	if [ -n "$units" ]; then
+		frame units
+		systemctl show --property=Id,LoadState,ActiveState,UnitFileState -- $units 2>/dev/null
+	fi
+	# shellcheck disable=SC2086
+	if [ -n "$packages" ]; then
+		frame packages
+		# shellcheck disable=SC2016  # dpkg-query's own format
+		dpkg-query -W -f='${Package} ${db:Status-Want} ${db:Status-Status} ${Version}\n' $packages 2>/dev/null
+	fi
+	return 0
+}
+
+sshd_effective() { # what sshd really obeys, after all its files
+	frame sshd
+	sshd_program=$(command -v sshd || printf /usr/sbin/sshd)
+	"$sshd_program" -T 2>/dev/null
+	return 0
+}

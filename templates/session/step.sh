@@ -1,0 +1,210 @@
+# One step of apply, as root, over one exec. The workstation appends the calls and wraps everything in one compound
+# command, so that a script cut in half on its way runs nothing. A step that began goes on when the connection dies:
+# it is bounded in time, and a half-made step helps nobody. Every function may be called again after an interruption.
+# shellcheck shell=sh
+# shellcheck disable=SC2154  # nonce, token, holder and step_seconds are set by the workstation
+
+state=/var/lib/selfheal
+run=/run/selfheal
+
+frame() { printf '\n@%s %s\n' "$nonce" "$*"; }
+
+# Exit codes that the workstation understands; any other is a failed command.
+held=10 stale=11 rejected=12
+
+stop() { # CODE MESSAGE
+	stop_code=$1
+	shift
+	printf '%s\n' "$*" >&2
+	[ "$stop_code" -eq $held ] || renew_lease 60
+	exit "$stop_code"
+}
+
+uptime_seconds() {
+	read -r uptime_now _ </proc/uptime
+	printf '%s' "${uptime_now%%.*}"
+}
+
+# The lease says whose turn it is; it ends by itself, in uptime, because a Pi's clock lies. A step of a run that died is
+# waited for: it still holds the lock.
+take_lease() {
+	mkdir -p -m 0755 "$run"
+	mkdir -p -m 0700 "$state"
+	exec 9>"$run/step.lock"
+	flock -w 600 9 || stop $held "a step of an earlier run is still going on"
+	if [ -r "$run/lease" ]; then
+		read -r lease_token lease_end lease_holder <"$run/lease" || lease_end=0
+		if [ "$lease_token" != "$token" ] && [ "$lease_token" != "$dead_token" ] && [ "${lease_end:-0}" -gt "$(uptime_seconds)" ]; then
+			stop $held "$lease_holder"
+		fi
+	fi
+	renew_lease "$step_seconds"
+}
+
+renew_lease() { # SECONDS
+	printf '%s %s %s\n' "$token" "$(($(uptime_seconds) + $1))" "$holder" >"$run/lease.new" &&
+		mv -f "$run/lease.new" "$run/lease"
+}
+
+expect_absent() { # PATH
+	[ ! -e "$1" ] && [ ! -L "$1" ] || stop $stale "$1 has appeared since the plan was made"
+}
+
+# A file that already is as the interrupted run wanted it is no surprise either.
+expect_hash() { # PATH SHA256 [ALSO-FINE]
+	[ -f "$1" ] && [ ! -L "$1" ] || stop $stale "$1 has gone since the plan was made"
+	expect_now=$(sha256sum <"$1") || stop 1 "cannot read $1"
+	expect_now=${expect_now%% *}
+	[ "$expect_now" = "$2" ] || stop $stale "$1 has changed since the plan was made"
+}
+
+require_space() { # KIBIBYTES: writing half a file helps nobody
+	for space_path in /etc "$state"; do
+		space_free=$(df -Pk "$space_path" | awk 'NR == 2 { print $4 }')
+		[ "${space_free:-0}" -ge "$1" ] || stop 1 "no space left on $space_path: $space_free KiB free, $1 KiB needed"
+	done
+}
+
+# Copies a file with owner and mode to a folder of selfheal's, whole or not at all.
+copy_below() { # FOLDER PATH
+	copy_to=$1$2
+	mkdir -p "${copy_to%/*}" || return 1
+	cp -a -- "$2" "$copy_to.new" && sync -- "$copy_to.new" && mv -f -- "$copy_to.new" "$copy_to" &&
+		sync -- "${copy_to%/*}"
+}
+
+keep_original() { # PATH
+	copy_below "$state/original" "$1" || stop 1 "cannot keep the original of $1"
+}
+
+set_aside() { # PATH
+	copy_below "$state/aside/$(date -u +%Y%m%dT%H%M%SZ)" "$1" || stop 1 "cannot set $1 aside"
+}
+
+put_state() { # NAME, content on stdin: a file of selfheal's own state, atomically
+	(umask 077 && cat >"$state/$1.new") && sync -- "$state/$1.new" && mv -f -- "$state/$1.new" "$state/$1" &&
+		sync -- "$state" || stop 1 "cannot write $state/$1"
+}
+
+# Files go in three moves, so that one sync serves many: stage each beside its target, sync all, rename all.
+staged=
+stage() { # PATH MODE OWNER GROUP, content in base64 on stdin
+	stage_new=$1.selfheal-new
+	stage_folder=${1%/*}
+	[ -d "$stage_folder" ] || mkdir -p -- "$stage_folder" || stop 1 "cannot make $stage_folder"
+	rm -f -- "$stage_new"
+	(umask 077 && base64 -d >"$stage_new") && chown -- "$3:$4" "$stage_new" && chmod -- "$2" "$stage_new" ||
+		{
+			rm -f -- "$stage_new"
+			stop 1 "cannot write $stage_new"
+		}
+	staged="$staged $(printf '%s' "$1" | base64 -w0)"
+}
+
+commit() {
+	[ -n "$staged" ] || return 0
+	sync -f "$state"
+	sync -f /etc
+	for commit_word in $staged; do
+		commit_path=$(printf '%s' "$commit_word" | base64 -d)
+		mv -f -- "$commit_path.selfheal-new" "$commit_path" || stop 1 "cannot put $commit_path in place"
+	done
+	sync -f /etc
+	staged=
+}
+
+remove() { # PATH
+	rm -f -- "$1" "$1.selfheal-new" || stop 1 "cannot remove $1"
+}
+
+restore_original() { # PATH
+	copy_from=$state/original$1
+	rm -f -- "$1.selfheal-new"
+	cp -a -- "$copy_from" "$1.selfheal-new" && sync -- "$1.selfheal-new" && mv -f -- "$1.selfheal-new" "$1" ||
+		stop 1 "cannot put the original of $1 back"
+}
+
+forget_original() { # PATH
+	rm -f -- "$state/original$1"
+}
+
+attempt() { # WHAT SECONDS COMMAND…: bounded, quiet unless it fails
+	attempt_what=$1
+	attempt_seconds=$2
+	shift 2
+	timeout -k 10 "$attempt_seconds" "$@" </dev/null >"$run/output" 2>&1 9>&-
+	attempt_code=$?
+	[ "$attempt_code" -eq 0 ] && return 0
+	tail -n 15 "$run/output" >&2
+	[ "$attempt_code" -eq 124 ] && stop 1 "$attempt_what took longer than $attempt_seconds s"
+	stop 1 "$attempt_what failed (exit code $attempt_code)"
+}
+
+# apt is left holding the step's lock: if this shell dies, the next run waits for it.
+apt() { # WHAT ARGUMENT…
+	apt_what=$1
+	shift
+	DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l timeout -k 30 1500 apt-get -q -y \
+		-o DPkg::Lock::Timeout=300 -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold \
+		"$@" </dev/null >"$run/apt" 2>&1
+	apt_code=$?
+	[ "$apt_code" -eq 0 ] && return 0
+	tail -n 15 "$run/apt" >&2
+	stop 1 "$apt_what failed (exit code $apt_code)"
+}
+
+install_packages() { # NAME…
+	if command -v cloud-init >/dev/null 2>&1; then
+		timeout 600 cloud-init status --wait </dev/null >/dev/null 2>&1
+	fi
+	# An interrupted installation is finished first, or apt refuses everything.
+	attempt 'dpkg --configure -a' 900 env DEBIAN_FRONTEND=noninteractive dpkg --force-confold --configure -a
+	apt 'apt-get update' update
+	apt "apt-get install $*" install --no-install-recommends "$@"
+}
+
+set_sysctl() { # KEY VALUE
+	sysctl_file=/proc/sys/$(printf '%s' "$1" | tr ./ /.)
+	(printf '%s\n' "$2" >"$sysctl_file") || stop 1 "cannot set $1 to '$2'"
+}
+
+set_hostname() { # NAME
+	(umask 022 && printf '%s\n' "$1" >/etc/hostname.selfheal-new) && sync -- /etc/hostname.selfheal-new &&
+		mv -f /etc/hostname.selfheal-new /etc/hostname && printf '%s\n' "$1" >/proc/sys/kernel/hostname ||
+		stop 1 "cannot set the host name"
+}
+
+swap_off() {
+	if command -v dphys-swapfile >/dev/null 2>&1; then
+		timeout 300 dphys-swapfile swapoff </dev/null >/dev/null 2>&1
+	fi
+	attempt 'swapoff -a' 300 swapoff -a
+}
+
+reload() { # UNIT: only what runs can reload
+	systemctl is-active --quiet "$1" || return 0
+	attempt "systemctl reload $1" 90 systemctl reload "$1"
+}
+
+restart() { # UNIT
+	systemctl is-active --quiet "$1" || return 0
+	attempt "systemctl restart $1" 90 systemctl restart "$1"
+}
+
+# sshd must accept its files, and must mean by them what was intended: an earlier file wins over a later one.
+check_sshd() { # 'KEYWORD VALUE'…
+	sshd_program=$(command -v sshd || printf /usr/sbin/sshd)
+	mkdir -p /run/sshd
+	sshd_said=$("$sshd_program" -t 2>&1) || {
+		printf '%s\n' "$sshd_said" >&2
+		return 1
+	}
+	sshd_means=$("$sshd_program" -T 2>/dev/null)
+	for sshd_wanted in "$@"; do
+		printf '%s\n' "$sshd_means" | grep -qixF -- "$sshd_wanted" || {
+			printf 'sshd does not obey "%s": %s\n' "$sshd_wanted" \
+				"another file decides it (it says '$(printf '%s\n' "$sshd_means" | grep -i "^${sshd_wanted%% *} ")')" >&2
+			return 1
+		}
+	done
+}

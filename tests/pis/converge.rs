@@ -1,0 +1,108 @@
+//! From two freshly flashed Pis to nodes that are hardened and booted with what k3s needs; and back.
+
+use crate::homelab::{Homelab, NO_PACKAGES};
+
+#[test]
+fn two_fresh_pis_converge_and_a_second_run_changes_nothing() {
+    let homelab = Homelab::new(&["jarvis", "ultron"], "");
+    let before: Vec<String> = homelab.pis.iter().map(|pi| pi.boot_id().unwrap()).collect();
+
+    let plan = homelab.selfheal(&["plan"]);
+    assert_eq!(plan.code, Some(2), "{plan}");
+    assert!(plan.stdout.contains("2 reboots"), "{plan}");
+
+    let run = homelab.ok(&["bootstrap", "--yes"]);
+    // Workers first, one at a time.
+    let position = |text: &str| {
+        run.stderr
+            .find(text)
+            .unwrap_or_else(|| panic!("no '{text}'\n{run}"))
+    };
+    assert!(
+        position("ultron: back after") < position("jarvis: rebooting"),
+        "{run}"
+    );
+
+    for (pi, old) in homelab.pis.iter().zip(before) {
+        assert_ne!(pi.boot_id().unwrap(), old, "no reboot");
+        assert_eq!(pi.ok("hostname").unwrap().trim(), pi.name());
+        pi.ok("grep -qw memory /sys/fs/cgroup/cgroup.controllers && test -e /proc/pressure/cpu")
+            .unwrap();
+        pi.ok(
+            "grep -qw panic=10 /proc/cmdline && test \"$(wc -l < /boot/firmware/cmdline.txt)\" = 1",
+        )
+        .unwrap();
+        let sshd = pi.ok("sudo sshd -T").unwrap();
+        assert!(sshd.contains("\npasswordauthentication no\n"), "{sshd}");
+        pi.ok("test \"$(cat /proc/sys/kernel/panic)\" = 10 && test \"$(wc -l < /proc/swaps)\" = 1")
+            .unwrap();
+        pi.ok("journalctl --list-boots -q | awk 'END { exit NR < 2 }'")
+            .unwrap();
+        pi.ok(
+            "dpkg -s unattended-upgrades && apt-config dump | grep -q 'Automatic-Reboot \"false\"'",
+        )
+        .unwrap();
+        pi.ok("! systemctl is-active triggerhappy.service && getent hosts jarvis && getent hosts ultron").unwrap();
+        pi.ok("sudo test ! -e /var/lib/selfheal/deadman/armed && ! ls /etc/*/*.selfheal-new")
+            .unwrap();
+    }
+    homelab.is_converged();
+    let again = homelab.ok(&["apply"]);
+    assert!(again.stdout.contains("Nothing to change."), "{again}");
+}
+
+/// Every file, folder and link outside of logs, with mode, owner and content; units' states; sysctls; swap; host name.
+const STATE: &str = r"
+    cd / && find boot etc home root usr/local usr/lib/systemd var opt srv -xdev \
+        \( -path var/log -o -path var/lib/systemd -o -path var/tmp -o -path var/cache -o -path var/lib/apt \
+           -o -path var/lib/private -o -path var/lib/dhcp \) -prune -o \
+        ! -name 'random-seed' -printf '%M %u %g %p %l\n' -type f -exec sha256sum {} + | sort
+    cat /boot/firmware/cmdline.txt; ls /boot/firmware
+    systemctl list-unit-files --no-legend --state=enabled,disabled,masked | sort
+    hostname; cat /proc/swaps
+    for key in kernel/panic kernel/panic_on_oops net/ipv4/ip_forward vm/overcommit_memory vm/panic_on_oom \
+        fs/inotify/max_user_watches fs/inotify/max_user_instances; do cat /proc/sys/$key; done
+";
+
+#[test]
+fn a_restored_pi_is_as_it_was() {
+    let homelab = Homelab::new(&["jarvis"], NO_PACKAGES);
+    let state = || homelab.pi().root(STATE).unwrap();
+    let before = state();
+    homelab.converge();
+    assert_ne!(state(), before);
+    homelab.ok(&["node", "restore", "jarvis", "--yes"]);
+    let after = state();
+    let differing: Vec<&str> = before
+        .lines()
+        .filter(|line| !after.contains(line))
+        .chain(after.lines().filter(|line| !before.contains(line)))
+        .collect();
+    assert!(differing.is_empty(), "{differing:#?}");
+}
+
+#[test]
+fn what_leaves_the_inventory_leaves_the_node_and_the_users_words_stay() {
+    let homelab = Homelab::new(
+        &["jarvis"],
+        &format!(
+            "{NO_PACKAGES}sysctls = {{ \"vm.swappiness\" = 10 }}\n[boot]\nadd = [\"quiet\", \"loglevel=4\"]\n"
+        ),
+    );
+    let pi = homelab.pi();
+    let swappiness = "cat /proc/sys/vm/swappiness";
+    let before = pi.ok(swappiness).unwrap();
+    homelab.converge();
+    assert_eq!(pi.ok(swappiness).unwrap().trim(), "10");
+    pi.ok("grep -qw loglevel=4 /proc/cmdline").unwrap();
+    pi.ok("echo '10.9.9.9 mine' | sudo tee -a /etc/hosts")
+        .unwrap();
+
+    homelab.set("[hardening]\nautomatic_upgrades = \"off\"\nhosts = false\nhostname = false\n");
+    homelab.converge();
+    assert_eq!(pi.ok(swappiness).unwrap(), before);
+    pi.ok("! grep -qw loglevel=4 /proc/cmdline && grep -qw quiet /proc/cmdline && grep -qw panic=10 /proc/cmdline")
+        .unwrap();
+    pi.ok("grep -q '^10.9.9.9 mine' /etc/hosts && ! grep -q selfheal /etc/hosts && test \"$(hostname)\" = raspberrypi")
+        .unwrap();
+}

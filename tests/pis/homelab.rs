@@ -1,0 +1,202 @@
+//! A homelab of virtual Pis, its inventory, and the real `selfheal` command working on it.
+
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use selfheal_lab::{Lab, Pi};
+use tempfile::TempDir;
+
+/// Settings for tests that are not about packages: under software emulation an installation takes minutes.
+pub const NO_PACKAGES: &str = "[hardening]\nautomatic_upgrades = \"off\"\n";
+
+/// Virtual Pis and the inventory that describes them. The first one is the control plane.
+pub struct Homelab {
+    pub pis: Vec<Pi>,
+    home: TempDir,
+    _lab: Lab,
+}
+
+impl Homelab {
+    /// Boots fresh Pis of these names; `settings` are more sections of the inventory.
+    pub fn new(names: &[&str], settings: &str) -> Homelab {
+        let lab = Lab::new().unwrap();
+        let pis = names.iter().map(|name| lab.boot(name).unwrap()).collect();
+        let homelab = Homelab {
+            pis,
+            home: tempfile::tempdir().unwrap(),
+            _lab: lab,
+        };
+        homelab.set(settings);
+        homelab
+    }
+
+    /// The first Pi.
+    pub fn pi(&self) -> &Pi {
+        &self.pis[0]
+    }
+
+    /// The inventory's path.
+    pub fn inventory(&self) -> PathBuf {
+        self.home.path().join("homelab.toml")
+    }
+
+    /// Writes the inventory anew, with these settings.
+    pub fn set(&self, settings: &str) {
+        let mut text = format!(
+            "[cluster]\nname = \"lab\"\n\n[ssh]\nuser = \"pi\"\nidentity = [\"{}\"]\nagent = false\n\n{settings}\n",
+            self.pi().key().display()
+        );
+        for (position, pi) in self.pis.iter().enumerate() {
+            let role = if position == 0 {
+                "control-plane"
+            } else {
+                "worker"
+            };
+            write!(
+                text,
+                "[nodes.{}]\nhost = \"127.0.0.1\"\nport = {}\naddress = \"{}\"\nrole = \"{role}\"\nmodel = \"virtual\"\n\
+                 host_key = \"{}\"\n\n",
+                pi.name(),
+                pi.port(),
+                pi.lan_address(),
+                pi.host_key(),
+            )
+            .unwrap();
+        }
+        std::fs::write(self.inventory(), text).unwrap();
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_selfheal"));
+        command
+            .args(arguments)
+            .arg("--inventory")
+            .arg(self.inventory())
+            .env("HOME", self.home.path())
+            .env_remove("XDG_STATE_HOME")
+            .env_remove("SSH_AUTH_SOCK")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs selfheal to its end.
+    pub fn selfheal(&self, arguments: &[&str]) -> Run {
+        Run::of(&self.command(arguments).output().unwrap())
+    }
+
+    /// Runs selfheal, which has to end with 0.
+    pub fn ok(&self, arguments: &[&str]) -> Run {
+        let run = self.selfheal(arguments);
+        assert_eq!(run.code, Some(0), "selfheal {arguments:?}\n{run}");
+        run
+    }
+
+    /// Converges all Pis, and shows that a second run changes nothing.
+    pub fn converge(&self) {
+        self.ok(&["apply", "--yes"]);
+        self.is_converged();
+    }
+
+    /// Nothing is left to change.
+    pub fn is_converged(&self) {
+        let run = self.selfheal(&["plan"]);
+        assert_eq!(run.code, Some(0), "{run}");
+        assert!(run.stdout.contains("Nothing to change."), "{run}");
+    }
+
+    /// Starts selfheal; its progress can be followed.
+    pub fn start(&self, arguments: &[&str]) -> Started {
+        let mut child = self
+            .command(arguments)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (sender, lines) = channel();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        std::thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Started {
+            child,
+            lines,
+            seen: String::new(),
+        }
+    }
+}
+
+/// How a run of selfheal ended.
+pub struct Run {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Run {
+    fn of(output: &Output) -> Run {
+        Run {
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+impl std::fmt::Display for Run {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "exit {:?}\n--- stdout\n{}\n--- stderr\n{}",
+            self.code, self.stdout, self.stderr
+        )
+    }
+}
+
+/// A run under way.
+pub struct Started {
+    child: Child,
+    lines: Receiver<String>,
+    seen: String,
+}
+
+impl Started {
+    /// Waits for a line of progress that holds `text`. False when the run ends without one.
+    pub fn reaches(&mut self, text: &str) -> bool {
+        loop {
+            match self.lines.recv_timeout(Duration::from_secs(600)) {
+                Ok(line) => {
+                    self.seen.push_str(&line);
+                    self.seen.push('\n');
+                    if line.contains(text) {
+                        return true;
+                    }
+                }
+                Err(_) => return false,
+            }
+        }
+    }
+
+    /// Kills it, as a closed laptop would.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Waits for its end.
+    pub fn end(mut self) -> (Option<i32>, String) {
+        let code = self.child.wait().unwrap().code();
+        while let Ok(line) = self.lines.recv() {
+            self.seen.push_str(&line);
+            self.seen.push('\n');
+        }
+        (code, self.seen)
+    }
+}
