@@ -118,6 +118,12 @@ async fn a_line_that_goes_dead_is_noticed() {
 }
 
 #[tokio::test]
+async fn a_line_that_goes_dead_within_a_big_script_is_noticed() {
+    let (_node, error) = lost(Fault::GoDead, &"# a comment\n".repeat(1_000_000)).await;
+    is_lost(&error);
+}
+
+#[tokio::test]
 async fn a_command_that_is_refused() {
     let (_node, error) = lost(Fault::RefuseExec, "echo never").await;
     assert!(matches!(error, ExecError::NoShell { .. }), "{error:?}");
