@@ -28,6 +28,8 @@ pub mod exit {
     pub const STALE: u32 = 11;
     /// sshd did not accept what was written; it has been put back.
     pub const REJECTED: u32 = 12;
+    /// There is no room for the step's files; nothing was written.
+    pub const FULL: u32 = 13;
 }
 
 /// One run's name for itself, as the lease shows it.

@@ -10,7 +10,7 @@ run=/run/selfheal
 frame() { printf '\n@%s %s\n' "$nonce" "$*"; }
 
 # Exit codes that the workstation understands; any other is a failed command.
-held=10 stale=11 rejected=12
+held=10 stale=11 rejected=12 full=13
 
 stop() { # CODE MESSAGE
 	stop_code=$1
@@ -61,7 +61,7 @@ expect_hash() { # PATH SHA256 [ALSO-FINE]
 require_space() { # KIBIBYTES: writing half a file helps nobody
 	for space_path in /etc "$state"; do
 		space_free=$(df -Pk "$space_path" | awk 'NR == 2 { print $4 }')
-		[ "${space_free:-0}" -ge "$1" ] || stop 1 "no space left on $space_path: $space_free KiB free, $1 KiB needed"
+		[ "${space_free:-0}" -ge "$1" ] || stop $full "no space left on $space_path: $space_free KiB free, $1 KiB needed"
 	done
 }
 
