@@ -329,6 +329,7 @@ async fn exec(
         Status::Exited(script::exit::HELD) => Err(NodeError::Held { holder: stderr }),
         Status::Exited(script::exit::STALE) => Err(NodeError::Stale { stderr }),
         Status::Exited(script::exit::REJECTED) => Err(NodeError::SshdRejected { stderr }),
+        Status::Exited(script::exit::FULL) => Err(NodeError::Full { stderr }),
         status => Err(NodeError::Step {
             step,
             status,

@@ -28,6 +28,8 @@ pub mod exit {
     pub const STALE: u32 = 11;
     /// sshd did not accept what was written; it has been put back.
     pub const REJECTED: u32 = 12;
+    /// There is no room for the step's files; nothing was written.
+    pub const FULL: u32 = 13;
 }
 
 /// One run's name for itself, as the lease shows it.
@@ -176,10 +178,7 @@ pub fn release(holder: &Holder, nonce: &str) -> String {
 
 /// A script for a node that selfheal has left: its state goes, but for what was set aside of the user's.
 pub fn leave(holder: &Holder, nonce: &str) -> String {
-    let body = "rm -rf \"$state/original\" \"$state/ledger\" \"$state/deadman\" \"$state/pending-restart\"\n\
-                rmdir \"$state/aside\" \"$state/boot-backup\" \"$state\" 2>/dev/null\n\
-                rm -rf \"$run\"\n";
-    whole(body, 120, holder, nonce)
+    whole("leave_node\n", 120, holder, nonce)
 }
 
 /// A script that lets the dead man's switch of an interrupted run act now.
@@ -219,8 +218,8 @@ fn whole(body: &str, seconds: u64, holder: &Holder, nonce: &str) -> String {
 }
 
 /// Folders before the files in them, and after them when they go; then what takes effect at once.
-fn order(action: &Action) -> u8 {
-    match action {
+fn order(action: &Action) -> (u8, usize) {
+    let step = match action {
         Action::MakeDirectory(_) => 0,
         Action::Write(_)
         | Action::Remove(..)
@@ -228,7 +227,12 @@ fn order(action: &Action) -> u8 {
         | Action::WriteBoot(..) => 1,
         Action::RemoveDirectory(_) => 2,
         _ => 3,
-    }
+    };
+    let inner_first = match action {
+        Action::RemoveDirectory(path) => usize::MAX - path.as_str().len(),
+        _ => 0,
+    };
+    (step, inner_first)
 }
 
 /// Whether systemd has to read its unit files again: a unit's file or its enablement changes.

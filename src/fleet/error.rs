@@ -52,6 +52,12 @@ pub enum NodeError {
         /// What sshd said.
         stderr: String,
     },
+    /// There is no room for what is to be written; nothing was.
+    #[error("the node's disk is full, and nothing was changed{}", after(stderr))]
+    Full {
+        /// How much is missing, and where.
+        stderr: String,
+    },
     /// A step failed.
     #[error("the step '{step}' failed with {status}{}", after(stderr))]
     Step {
@@ -125,6 +131,7 @@ impl NodeError {
             | NodeError::NoRandomness
             | NodeError::Stale { .. }
             | NodeError::SshdRejected { .. }
+            | NodeError::Full { .. }
             | NodeError::Step { .. }
             | NodeError::LockedOut { .. }
             | NodeError::NoKeyLogin { .. }
@@ -148,6 +155,9 @@ impl NodeError {
             }
             NodeError::SshdRejected { .. } => {
                 "correct [hardening.sshd] in the inventory; `ssh NODE sudo sshd -T` shows what is in force"
+            }
+            NodeError::Full { .. } => {
+                "free some space (`sudo apt-get clean`, `sudo journalctl --vacuum-size=50M`), then apply again"
             }
             NodeError::LockedOut { .. } => {
                 "correct [hardening.sshd] or [hardening.firewall] in the inventory and apply again"

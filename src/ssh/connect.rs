@@ -15,7 +15,7 @@ use super::prompt::{Prompt, UnknownHostKey};
 use super::record::{Record, Verdict};
 use super::session::Session;
 use super::transport::{self, ProxyCommand};
-use super::{Hop, HostKey, Target};
+use super::{Hop, HostKey, Target, Timeouts};
 
 /// Connects to a node and logs in, each jump host on the way included.
 ///
@@ -181,7 +181,11 @@ impl<'a> Way<'a> {
             }
         } else {
             let stream = patience
-                .wait(transport::tcp(&hop.host, hop.port))
+                .wait(transport::tcp(
+                    &hop.host,
+                    hop.port,
+                    self.target.timeouts.until_dead(),
+                ))
                 .await
                 .map_err(dial_timeout)?;
             let stream = stream.map_err(|source| ConnectError::Unreachable { peer, source })?;
@@ -209,7 +213,7 @@ impl<'a> Way<'a> {
                 ..Preferred::DEFAULT
             },
             keepalive_interval: Some(self.target.timeouts.keepalive),
-            keepalive_max: 3,
+            keepalive_max: Timeouts::KEEPALIVES,
             nodelay: true,
             ..client::Config::default()
         }

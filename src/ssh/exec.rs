@@ -379,3 +379,64 @@ fn remove_all(text: &mut Vec<u8>, word: &[u8]) {
         text.drain(at..at + word.len());
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Cuts a text into pieces of the given lengths, and what is left.
+    fn pieces<'a>(mut text: &'a [u8], lengths: &[usize]) -> Vec<&'a [u8]> {
+        let mut pieces = Vec::new();
+        for length in lengths {
+            let (piece, rest) = text.split_at((*length).min(text.len()));
+            pieces.push(piece);
+            text = rest;
+        }
+        pieces.push(text);
+        pieces
+    }
+
+    proptest! {
+        #[test]
+        fn the_scripts_output_is_found_however_it_arrives(
+            noise in "[a-z\\n-]{0,60}",
+            output in proptest::collection::vec(any::<u8>(), 0..80),
+            carriage_return in any::<bool>(),
+            lengths in proptest::collection::vec(0usize..40, 0..20),
+        ) {
+            let words = Words::random().unwrap();
+            let end: &[u8] = if carriage_return { b"\r\n" } else { b"\n" };
+            let stream = [noise.as_bytes(), words.ready.as_bytes(), end, &output].concat();
+            let mut lines = Vec::new();
+            let mut on_line = |line: &[u8]| lines.push(line.to_vec());
+            let mut collector = Collector::new(&words, Some(&Sudo::Passwordless), &mut on_line);
+            for piece in pieces(&stream, &lengths) {
+                collector.take_stdout(piece);
+            }
+            prop_assert!(collector.started);
+            collector.status = Some(Status::Exited(0));
+            let unknown = |_| ExecError::TooMuchOutput { node: String::new(), stream: "", limit: 0 };
+            let concluded = collector.conclude(End::Closed, "jarvis", Duration::ZERO, unknown).unwrap();
+            prop_assert_eq!(&concluded.stdout, &output);
+            let mut whole: Vec<_> = output.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
+            if whole.last().is_some_and(Vec::is_empty) {
+                whole.pop();
+            }
+            prop_assert_eq!(lines, whole);
+        }
+
+        #[test]
+        fn noise_alone_starts_nothing(noise in proptest::collection::vec(any::<u8>(), 0..200), lengths in proptest::collection::vec(0usize..40, 0..9)) {
+            let words = Words::random().unwrap();
+            let mut silent = |_: &[u8]| {};
+            let mut collector = Collector::new(&words, None, &mut silent);
+            for piece in pieces(&noise, &lengths) {
+                collector.take_stdout(piece);
+            }
+            prop_assert!(!collector.started);
+        }
+    }
+}

@@ -13,6 +13,7 @@ mod connect;
 mod error;
 mod exec;
 mod host_key;
+mod jump_host;
 mod key_file;
 pub mod known_hosts;
 mod login;

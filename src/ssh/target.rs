@@ -124,6 +124,16 @@ pub struct Timeouts {
     pub keepalive: Duration,
 }
 
+impl Timeouts {
+    /// How many signs of life may stay out.
+    pub(super) const KEEPALIVES: usize = 3;
+
+    /// After this silence a connection is dead: the unanswered questions and the time after the last.
+    pub(super) fn until_dead(&self) -> Duration {
+        self.keepalive * 4
+    }
+}
+
 impl Default for Timeouts {
     fn default() -> Self {
         Self {

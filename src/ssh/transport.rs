@@ -17,8 +17,9 @@ use super::Hop;
 /// A second address gets its chance when the first has not answered by then (RFC 8305, section 5).
 const HEAD_START: Duration = Duration::from_millis(250);
 
-/// Connects to whichever of the host's addresses answers first.
-pub(super) async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
+/// Connects to whichever of the host's addresses answers first. Data that the other side has not acknowledged after
+/// `unanswered` ends the connection: a full send buffer must not keep a dead line from being noticed.
+pub(super) async fn tcp(host: &str, port: u16, unanswered: Duration) -> io::Result<TcpStream> {
     let mut addresses = tokio::net::lookup_host((host, port)).await?;
     let mut attempts = JoinSet::new();
     let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
@@ -35,6 +36,11 @@ pub(super) async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
             finished = attempts.join_next() => match finished {
                 Some(Ok(Ok(stream))) => {
                     stream.set_nodelay(true)?;
+                    #[cfg(target_os = "linux")]
+                    rustix::net::sockopt::set_tcp_user_timeout(
+                        &stream,
+                        u32::try_from(unanswered.as_millis()).unwrap_or(u32::MAX),
+                    )?;
                     return Ok(stream);
                 }
                 Some(Ok(Err(error))) => failure = error,

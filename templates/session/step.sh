@@ -10,7 +10,7 @@ run=/run/selfheal
 frame() { printf '\n@%s %s\n' "$nonce" "$*"; }
 
 # Exit codes that the workstation understands; any other is a failed command.
-held=10 stale=11 rejected=12
+held=10 stale=11 rejected=12 full=13
 
 stop() { # CODE MESSAGE
 	stop_code=$1
@@ -61,7 +61,7 @@ expect_hash() { # PATH SHA256 [ALSO-FINE]
 require_space() { # KIBIBYTES: writing half a file helps nobody
 	for space_path in /etc "$state"; do
 		space_free=$(df -Pk "$space_path" | awk 'NR == 2 { print $4 }')
-		[ "${space_free:-0}" -ge "$1" ] || stop 1 "no space left on $space_path: $space_free KiB free, $1 KiB needed"
+		[ "${space_free:-0}" -ge "$1" ] || stop $full "no space left on $space_path: $space_free KiB free, $1 KiB needed"
 	done
 }
 
@@ -126,6 +126,14 @@ restore_original() { # PATH
 
 forget_original() { # PATH
 	rm -f -- "$state/original$1"
+}
+
+# The node is as it was: what was kept for the way back goes. What was set aside is the user's and stays.
+leave_node() {
+	rm -rf -- "$state/original" "$state/deadman" "$state/boot-backup" "$state/pending-restart" "$state/ledger"
+	rm -f /boot/firmware/cmdline.txt.selfheal-bak /boot/cmdline.txt.selfheal-bak
+	rmdir -- "$state" 2>/dev/null
+	rm -rf -- "$run"
 }
 
 attempt() { # WHAT SECONDS COMMAND…: bounded, quiet unless it fails

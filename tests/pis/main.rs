@@ -3,4 +3,7 @@
 
 mod converge;
 mod homelab;
+mod interrupted;
 mod lab;
+mod lockout;
+mod odd;

@@ -12,11 +12,13 @@ root=$work/root initramfs=$work/initramfs
 
 # The file tree: packages, then what makes it a Raspberry Pi.
 mkdir "$root"
-tar -C "$root" --numeric-owner --xattrs --xattrs-include="*" -xf "$base"
+tar -C "$root" --numeric-owner -xf "$base"
 rm -f "$root/etc/resolv.conf" "$root"/etc/apt/sources.list "$root"/etc/apt/sources.list.d/*
 tar -C "$here/root" --owner=0 --group=0 -cf - . | tar -C "$root" --no-overwrite-dir -xf -
 chmod 440 "$root/etc/sudoers.d/010_pi-nopasswd"
 mkdir -p "$root/boot/firmware"
+# As its package does where file capabilities do not work; fakeroot cannot put them on a disk.
+chmod u+s "$root/bin/ping"
 # Replaced when a Pi is taken out of its box (src/identity.rs); fixed here, so that nothing counts as a first boot.
 echo 00000000000000000000000000000001 >"$root/etc/machine-id"
 rm -f "$root/var/lib/dbus/machine-id"

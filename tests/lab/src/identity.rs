@@ -55,6 +55,8 @@ cat >ssh_host_ed25519_key <<'KEY'
 {private_key}KEY
 umask 022
 echo '{host_key}' >ssh_host_ed25519_key.pub
+# journald keeps its files under the machine-id.
+mv \"/run/log/journal/$(cat /etc/machine-id)\" /run/log/journal/{machine_id}
 echo {machine_id} >/etc/machine-id
 cat >/etc/systemd/network/20-eth1.network <<'NETWORK'
 [Match]
@@ -70,8 +72,7 @@ IPv6AcceptRA=no
 LinkLocalAddressing=no
 NETWORK
 networkctl reload
-# journald goes on writing into its open files; readers look for them by the machine-id.
-mv /run/log/journal/* /run/log/journal/{machine_id}
+systemctl restart systemd-journald
 # What `systemctl reload ssh` comes to, at a tenth of the cost.
 kill -HUP \"$(cat /run/sshd.pid)\"
 sync

@@ -68,7 +68,11 @@ impl Lab {
         let lock = File::create(folder.join("lock"))?;
         lock.lock()?;
         let lan = Port::reserve(&cache)?;
-        Self::assemble(cache, folder, lan, Some(lock))
+        let lab = Self::assemble(cache, folder.clone(), lan, Some(lock));
+        if lab.is_err() {
+            let _ = fs::remove_dir_all(folder);
+        }
+        lab
     }
 
     /// The user's own lab, of which each process holds one Pi; `lan` is the port that they share.

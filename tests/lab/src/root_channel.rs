@@ -1,11 +1,11 @@
 //! The lab's private way into a guest: scripts run as root over a virtio port, whatever became of its network or sshd.
 //! The other end is `guest/root/usr/local/lib/lab/root-channel`.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 
 #[derive(Debug)]
 pub(crate) struct RootChannel {
@@ -35,16 +35,19 @@ impl RootChannel {
     pub(crate) fn run(&mut self, script: &str, limit: Duration) -> Result<String> {
         self.send(script)?;
         self.stream.get_ref().set_read_timeout(Some(limit))?;
-        let late = || {
-            format!(
-                "the guest's root channel did not answer within {} s",
-                limit.as_secs()
-            )
+        let broken = |error: std::io::Error| match error.kind() {
+            ErrorKind::WouldBlock | ErrorKind::TimedOut => {
+                anyhow!(
+                    "a script in the guest did not end within {} s",
+                    limit.as_secs()
+                )
+            }
+            _ => anyhow!(error).context("the guest's root channel broke"),
         };
         loop {
             let mut header = String::new();
             ensure!(
-                self.stream.read_line(&mut header).with_context(late)? > 0,
+                self.stream.read_line(&mut header).map_err(broken)? > 0,
                 "the guest's root channel closed"
             );
             let mut words = header.split_whitespace().map(str::parse::<u64>);
@@ -54,7 +57,7 @@ impl RootChannel {
                 continue;
             };
             let mut output = vec![0; usize::try_from(size)?];
-            self.stream.read_exact(&mut output).with_context(late)?;
+            self.stream.read_exact(&mut output).map_err(broken)?;
             let output = String::from_utf8_lossy(&output).into_owned();
             if number == self.sent {
                 ensure!(

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use crate::cache::Cache;
 use crate::identity::Identity;
@@ -48,7 +48,8 @@ impl Snapshot {
             .with(format!("{:?}", Accelerator::candidate()));
         let recipe = recipe
             .with(include_str!("qemu.rs"))
-            .with(include_str!("snapshot.rs"));
+            .with(include_str!("snapshot.rs"))
+            .with(include_str!("identity.rs"));
         let folder = cache.artefact("snapshot", &recipe, |out| build(cache, image, out))?;
         let accelerator = serde_json::from_slice(&fs::read(folder.join("accelerator.json"))?)?;
         Ok(Self {
@@ -173,17 +174,22 @@ fn freeze(
 
 /// Waits until a first boot is over and everything in it went well.
 pub(crate) fn settle(machine: &Machine, limit: Duration) -> Result<()> {
-    machine
-        .root(
-            "systemctl is-system-running --wait || { systemctl --failed --no-pager; exit 1; }",
-            limit,
-        )
-        .map(drop)
-        .with_context(|| {
-            let log = fs::read(machine.setup().folder.join("serial.log")).unwrap_or_default();
-            format!(
-                "a fresh Pi does not come up; its console says:\n{}",
-                process::last_lines(&log, 20)
-            )
-        })
+    let deadline = Instant::now() + limit;
+    let script = "systemctl is-system-running --wait || { systemctl --failed --no-pager; exit 1; }";
+    loop {
+        let starts = machine.starts();
+        let Err(error) = machine.root(script, deadline.saturating_duration_since(Instant::now()))
+        else {
+            return Ok(());
+        };
+        // The channel breaks where qemu has to be started once more.
+        if Instant::now() < deadline && machine.starts_again(starts, Duration::from_secs(5)) {
+            continue;
+        }
+        let log = fs::read(machine.setup().folder.join("serial.log")).unwrap_or_default();
+        return Err(error.context(format!(
+            "a fresh Pi does not come up; its console says:\n{}",
+            process::last_lines(&log, 20)
+        )));
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use selfheal::ssh::{Agent, ConnectError, ErrorClass, Method};
@@ -191,7 +192,7 @@ async fn an_agent_that_never_answers_does_not_hold_us() {
     let node = FakeNode::running_sh().await.unwrap();
     let mut target = target(&node);
     target.destination.agent = Agent::Socket(socket);
-    target.timeouts.connect = std::time::Duration::from_millis(300);
+    target.timeouts.connect = Duration::from_millis(300);
     let error = connect(&target).await.unwrap_err();
     assert!(matches!(error, ConnectError::Timeout { .. }), "{error:?}");
 }
@@ -319,13 +320,17 @@ async fn time_for_typing_does_not_count() {
     let node = FakeNode::start(config).await.unwrap();
     let mut target = target(&node);
     target.destination.identities = Vec::new();
-    target.timeouts.connect = std::time::Duration::from_millis(400);
+    // Ample for the login alone, on this machine as busy as it is, but not for the typing.
+    let start = std::time::Instant::now();
+    let swift: Arc<dyn selfheal::ssh::Prompt> = Arc::new(SlowTypist(Duration::ZERO));
+    selfheal::ssh::connect(&target, &swift).await.unwrap();
+    target.timeouts.connect = start.elapsed() * 10;
     let slow: Arc<dyn selfheal::ssh::Prompt> = Arc::new(SlowTypist(target.timeouts.connect));
     selfheal::ssh::connect(&target, &slow).await.unwrap();
 }
 
-/// Takes longer than any time-out.
-struct SlowTypist(std::time::Duration);
+/// Takes longer than the time-out.
+struct SlowTypist(Duration);
 
 impl selfheal::ssh::Prompt for SlowTypist {
     fn confirm_host_key(&self, _: &selfheal::ssh::UnknownHostKey) -> bool {

@@ -128,7 +128,7 @@ async fn waiting_for_sudo_is_bounded() {
     target.sudo = Sudo::Password("s3cret".into());
     let session = connect(&target).await.unwrap();
     let error = session
-        .run("echo never", Duration::from_millis(50))
+        .run("echo never", Duration::from_secs(1))
         .await
         .unwrap_err();
     assert!(matches!(error, ExecError::Timeout { .. }), "{error:?}");

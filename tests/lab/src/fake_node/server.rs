@@ -1,33 +1,20 @@
 //! The SSH server behind a fake node.
 
 use std::collections::HashMap;
-use std::io;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
 use russh::keys::{HashAlg, PublicKey};
 use russh::server::{
-    Auth, ChannelOpenHandle, Config, Handle, Handler, Msg, PublicKeyOffer, Response, Session,
+    Auth, ChannelOpenHandle, Config, Handler, Msg, PublicKeyOffer, Response, Session,
     VerifiedPublicKey,
 };
 use russh::{Channel, ChannelId, MethodKind, MethodSet};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio::process::Command;
 use tokio::sync::mpsc;
 
 use super::line::{Fate, Line};
-use super::{Exec, Fault, Shared, Shell, Sudo, lock, public_line};
-
-pub(super) fn install_sudo(folder: &Path) -> io::Result<()> {
-    let bin = folder.join("bin");
-    std::fs::create_dir(&bin)?;
-    let sudo = bin.join("sudo");
-    std::fs::write(&sudo, include_str!("sudo.sh"))?;
-    std::fs::set_permissions(&sudo, std::fs::Permissions::from_mode(0o755))
-}
+use super::shell::spawn;
+use super::{Exec, Fault, Shared, Shell, lock, public_line};
 
 /// Serves one connection to its end.
 pub(super) async fn serve(line: Line, fate: Fate, shared: Arc<Shared>) {
@@ -110,124 +97,6 @@ impl Connection {
             && known
                 .chain(own)
                 .any(|known| known.key_data() == key.key_data())
-    }
-
-    /// Starts a command on this machine and hands its stdin's sender over.
-    fn spawn(
-        &self,
-        shell: &str,
-        command: &str,
-        channel: ChannelId,
-        handle: Handle,
-    ) -> io::Result<mpsc::UnboundedSender<Vec<u8>>> {
-        let folder = self.shared.folder.path();
-        let path = std::env::var("PATH").unwrap_or_default();
-        let (mode, says, password) = match &self.shared.config.sudo {
-            Sudo::Passwordless => ("passwordless", "", ""),
-            Sudo::Password { password, lecture } => {
-                ("password", lecture.as_str(), password.as_str())
-            }
-            Sudo::Refuse(says) => ("refuse", says.as_str(), ""),
-        };
-        let mut child = Command::new(shell)
-            .arg("-c")
-            .arg(command)
-            .current_dir(folder)
-            .env("HOME", folder)
-            .env("PATH", format!("{}:{path}", folder.join("bin").display()))
-            .env("FAKE_SUDO", mode)
-            .env("FAKE_SUDO_SAYS", says)
-            .env("FAKE_SUDO_PASSWORD", password)
-            .env("FAKE_SUDO_LOG", folder.join("sudo.log"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()?;
-        let (sender, mut chunks) = mpsc::unbounded_channel::<Vec<u8>>();
-        let (Some(mut stdin), Some(stdout), Some(stderr)) =
-            (child.stdin.take(), child.stdout.take(), child.stderr.take())
-        else {
-            return Err(io::Error::other("a pipe is missing"));
-        };
-        tokio::spawn(async move {
-            while let Some(chunk) = chunks.recv().await {
-                if stdin.write_all(&chunk).await.is_err() {
-                    break;
-                }
-            }
-        });
-        let cut = match self.fault() {
-            Some(Fault::CutInReply(bytes)) => Some((bytes, self.fate.clone())),
-            _ => None,
-        };
-        tokio::spawn(async move {
-            let pumps = async {
-                tokio::join!(
-                    pump(stdout, handle.clone(), channel, None, cut),
-                    pump(stderr, handle.clone(), channel, Some(1), None)
-                )
-            };
-            tokio::pin!(pumps);
-            let mut drained = false;
-            // A client that hangs up ends its command, so that no test leaves one behind.
-            let status = loop {
-                tokio::select! {
-                    status = child.wait() => break status,
-                    _ = &mut pumps, if !drained => drained = true,
-                }
-            };
-            if !drained {
-                pumps.await;
-            }
-            let code = status
-                .ok()
-                .and_then(|status| status.code())
-                .and_then(|code| u32::try_from(code).ok());
-            let _ = match code {
-                Some(code) => handle.exit_status_request(channel, code).await,
-                None => {
-                    let signal = russh::Sig::KILL;
-                    handle
-                        .exit_signal_request(channel, signal, false, String::new(), String::new())
-                        .await
-                }
-            };
-            let _ = handle.eof(channel).await;
-            let _ = handle.close(channel).await;
-        });
-        Ok(sender)
-    }
-}
-
-async fn pump(
-    mut from: impl AsyncRead + Unpin,
-    to: Handle,
-    channel: ChannelId,
-    stream: Option<u32>,
-    cut: Option<(usize, Fate)>,
-) {
-    let mut chunk = vec![0; 32 * 1024];
-    let mut sent = 0;
-    while let Ok(mut count @ 1..) = from.read(&mut chunk).await {
-        if let Some((limit, _)) = &cut {
-            count = count.min(limit - sent);
-        }
-        let bytes = chunk[..count].to_vec();
-        let gone = match stream {
-            None => to.data(channel, bytes).await.is_err(),
-            Some(stream) => to.extended_data(channel, stream, bytes).await.is_err(),
-        };
-        sent += count;
-        if let Some((limit, fate)) = &cut
-            && sent >= *limit
-        {
-            fate.cut();
-            return;
-        }
-        if gone {
-            return;
-        }
     }
 }
 
@@ -361,7 +230,12 @@ impl Handler for Connection {
                 session.channel_success(channel)?;
                 match &self.shared.config.shell {
                     Shell::Sh(shell) => {
-                        let stdin = self.spawn(shell, &command, channel, session.handle())?;
+                        let cut = match self.fault() {
+                            Some(Fault::CutInReply(bytes)) => Some((bytes, self.fate.clone())),
+                            _ => None,
+                        };
+                        let handle = session.handle();
+                        let stdin = spawn(&self.shared, shell, &command, channel, handle, cut)?;
                         self.stdins.insert(channel, stdin);
                     }
                     Shell::Answer(_) => {

@@ -1,0 +1,186 @@
+//! Whatever dies, and whenever: the node takes SSH in between, and the next apply converges to the same state as an
+//! undisturbed run.
+
+use std::time::Duration;
+
+use selfheal_lab::Pi;
+
+use crate::homelab::{Homelab, NO_PACKAGES};
+
+/// What dies.
+#[derive(Debug, Clone, Copy)]
+enum Disaster {
+    /// The program on the workstation.
+    Program,
+    /// The network between them.
+    Network,
+    /// The node's power.
+    Power,
+}
+
+/// A moment of a run: a line of progress, then a condition on the node (a shell test, seen through the lab's private
+/// channel, so that it does not depend on the network).
+#[derive(Debug, Clone, Copy)]
+struct Moment {
+    line: &'static str,
+    until: &'static str,
+}
+
+/// Every step that a run has, and inside the steps the moments between two of their writes.
+const MOMENTS: [Moment; 12] = [
+    Moment {
+        line: "settings: ",
+        until: "true",
+    },
+    Moment {
+        line: "settings: ",
+        until: "test -e /run/selfheal/lease",
+    },
+    Moment {
+        line: "settings: ",
+        until: "test -e /var/lib/selfheal/pending-restart",
+    },
+    Moment {
+        line: "settings: ",
+        until: "test -e /var/lib/selfheal/ledger",
+    },
+    Moment {
+        line: "settings: ",
+        until: "ls /etc/sysctl.d/*.selfheal-new /usr/local/libexec/selfheal/*.selfheal-new",
+    },
+    Moment {
+        line: "settings: ",
+        until: "test -e /etc/systemd/system/selfheal-deadman.timer",
+    },
+    Moment {
+        line: "settings: ",
+        until: "grep -q 10 /proc/sys/kernel/panic",
+    },
+    Moment {
+        line: "guarded settings: ",
+        until: "true",
+    },
+    Moment {
+        line: "guarded settings: ",
+        until: "test -e /var/lib/selfheal/deadman/armed",
+    },
+    Moment {
+        line: "guarded settings: ",
+        until: "test -e /etc/ssh/sshd_config.d/00-selfheal.conf",
+    },
+    Moment {
+        line: "boot files: ",
+        until: "true",
+    },
+    Moment {
+        line: "rebooting: ",
+        until: "true",
+    },
+];
+
+/// The few that a short run tries.
+const FEW: [(Disaster, usize); 3] = [
+    (Disaster::Program, 4),
+    (Disaster::Power, 9),
+    (Disaster::Network, 6),
+];
+
+fn full() -> bool {
+    std::env::var_os("SELFHEAL_FULL").is_some()
+}
+
+/// What an undisturbed run leaves, without what differs from boot to boot.
+const STATE: &str = r"
+    cd / && find etc usr/local root home -xdev ! -name '*.pid' -printf '%M %u %g %p %l\n' -type f -exec sha256sum {} + |
+        grep -v -e ssh_host -e machine-id -e /etc/adjtime -e .bash_history | sort
+    cut -f 1-3,5- /var/lib/selfheal/ledger
+    cat /boot/firmware/cmdline.txt; ls /boot/firmware; hostname; cat /proc/swaps
+    sshd -T | sort
+    ls -A /var/lib/selfheal | grep -v boot-backup; ls /var/lib/selfheal/deadman
+";
+
+fn strike(disaster: Disaster, pi: &Pi) {
+    match disaster {
+        Disaster::Program => {}
+        Disaster::Network => pi.network(false).unwrap(),
+        Disaster::Power => pi.power_cut().unwrap(),
+    }
+}
+
+fn wait_until(pi: &Pi, condition: &str) {
+    // The run goes on meanwhile; a moment that has passed already is as good as the next one.
+    let script = format!(
+        "i=0; until {condition} || [ $i -gt 300 ]; do i=$((i + 1)); sleep 0.05; done >/dev/null 2>&1"
+    );
+    if condition != "true" {
+        pi.root(&script).unwrap();
+    }
+}
+
+fn interrupt(homelab: &Homelab, disaster: Disaster, moment: Moment) {
+    let pi = homelab.pi();
+    let mut run = homelab.start(&["apply", "--yes"]);
+    assert!(run.reaches(moment.line), "the run never came to {moment:?}");
+    wait_until(pi, moment.until);
+    strike(disaster, pi);
+    run.kill();
+    match disaster {
+        Disaster::Program => {}
+        Disaster::Network => pi.network(true).unwrap(),
+        Disaster::Power => pi.power_on().unwrap(),
+    }
+    // The node takes SSH in between.
+    pi.wait_for_ssh(Duration::from_secs(180)).unwrap();
+}
+
+fn same_as_undisturbed(cases: &[(Disaster, usize)]) {
+    let undisturbed = Homelab::new(&["jarvis"], NO_PACKAGES);
+    undisturbed.converge();
+    let wanted = undisturbed.pi().root(STATE).unwrap();
+    drop(undisturbed);
+    for (disaster, moment) in cases {
+        let moment = MOMENTS[*moment];
+        eprintln!("{disaster:?} dies at {moment:?}");
+        let homelab = Homelab::new(&["jarvis"], NO_PACKAGES);
+        interrupt(&homelab, *disaster, moment);
+        homelab.converge();
+        let state = homelab.pi().root(STATE).unwrap();
+        let differing: Vec<&str> = wanted
+            .lines()
+            .filter(|line| !state.contains(line))
+            .chain(state.lines().filter(|line| !wanted.contains(line)))
+            .collect();
+        assert!(
+            differing.is_empty(),
+            "{disaster:?} died at {moment:?}: {differing:#?}"
+        );
+    }
+}
+
+#[test]
+fn whatever_dies_the_next_run_converges() {
+    if full() {
+        let disasters = [Disaster::Program, Disaster::Network, Disaster::Power];
+        let all: Vec<_> = disasters
+            .into_iter()
+            .flat_map(|disaster| (0..MOMENTS.len()).map(move |m| (disaster, m)))
+            .collect();
+        same_as_undisturbed(&all);
+    } else {
+        same_as_undisturbed(&FEW);
+    }
+}
+
+#[test]
+fn two_runs_at_once_take_turns() {
+    let homelab = Homelab::new(&["jarvis"], NO_PACKAGES);
+    let mut first = homelab.start(&["apply", "--yes"]);
+    assert!(first.reaches("settings: "), "the first run never wrote");
+    wait_until(homelab.pi(), "test -e /run/selfheal/lease");
+    let second = homelab.selfheal(&["apply", "--yes"]);
+    assert_eq!(second.code, Some(6), "{second}");
+    assert!(second.stderr.contains("another run is at work"), "{second}");
+    let (code, progress) = first.end();
+    assert_eq!(code, Some(0), "{progress}");
+    homelab.is_converged();
+}

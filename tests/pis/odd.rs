@@ -1,0 +1,79 @@
+//! Nodes that are odd, and nodes that are broken: what is merely odd works, what is broken gets a clear error and stays
+//! as it is.
+
+use crate::homelab::{Homelab, NO_PACKAGES};
+
+/// Settings that change little, for tests that are about the node and not about the settings.
+const LITTLE: &str = "[hardening]\nautomatic_upgrades = \"off\"\nswap = \"keep\"\ndisable_services = []\nmodules = []\n\
+    [boot]\nmemory_cgroup = false\npsi = false\n";
+
+#[test]
+fn an_odd_node_converges_like_any_other() {
+    let homelab = Homelab::new(&["jarvis"], LITTLE);
+    let pi = homelab.pi();
+    pi.root(
+        r#"
+        echo 'echo "Welcome to this Pi! @nonce begin"; echo noise >&2' >> /home/pi/.bashrc
+        sed -i '1i echo early noise' /home/pi/.bashrc
+        printf 'a motd\n' > /etc/motd
+        printf 'Defaults lecture=always\nDefaults lecture_file=/etc/motd\n' > /etc/sudoers.d/lecture
+        printf '127.0.0.1 localhost\n127.0.1.1 raspberrypi\n# caf\351 \377\376\n' > /etc/hosts
+        head -c 10485760 /dev/zero | tr '\0' '#' > /etc/sysctl.conf; echo >> /etc/sysctl.conf
+        head -c 10485760 /dev/zero | tr '\0' '#' > /etc/sysctl.d/90-selfheal.conf
+        "#,
+    )
+    .unwrap();
+    pi.set_clock(0).unwrap();
+    homelab.converge();
+    pi.ok("LC_ALL=C grep -q 'caf' /etc/hosts && getent hosts jarvis && test \"$(cat /proc/sys/kernel/panic)\" = 10").unwrap();
+    // What was there is not lost.
+    pi.ok("test \"$(sudo stat -c %s /var/lib/selfheal/original/etc/sysctl.d/90-selfheal.conf)\" = 10485760").unwrap();
+}
+
+/// A hash of everything that a run might touch.
+const TOUCHED: &str = "find /etc /boot/firmware /usr/local /var/lib/selfheal /home/pi/.ssh -type f -exec sha256sum {} + \
+    2>/dev/null | sort | sha256sum; hostname; cat /proc/sys/kernel/panic";
+
+fn refused(homelab: &Homelab, code: i32, says: &[&str]) {
+    let before = homelab.pi().root(TOUCHED).unwrap();
+    let run = homelab.selfheal(&["apply", "--yes"]);
+    assert_eq!(run.code, Some(code), "{run}");
+    for text in says {
+        assert!(
+            run.stderr.contains(text) || run.stdout.contains(text),
+            "no '{text}'\n{run}"
+        );
+    }
+    assert!(!run.stderr.contains("panicked"), "{run}");
+    assert_eq!(
+        homelab.pi().root(TOUCHED).unwrap(),
+        before,
+        "something was changed\n{run}"
+    );
+}
+
+#[test]
+fn a_broken_node_gets_a_clear_error_and_stays_as_it_is() {
+    let homelab = Homelab::new(&["jarvis"], NO_PACKAGES);
+    let pi = homelab.pi();
+
+    pi.root("echo 'Defaults requiretty' > /etc/sudoers.d/tty")
+        .unwrap();
+    refused(&homelab, 5, &["jarvis", "requiretty", "hint: "]);
+    pi.root("rm /etc/sudoers.d/tty").unwrap();
+
+    pi.root("mount -o remount,ro /boot/firmware").unwrap();
+    refused(
+        &homelab,
+        1,
+        &["jarvis", "/boot/firmware", "read-only", "hint: "],
+    );
+    pi.root("mount -o remount,rw /boot/firmware").unwrap();
+
+    pi.root("cat /dev/zero > /var/fill 2>/dev/null; sync")
+        .unwrap();
+    refused(&homelab, 1, &["jarvis", "no space left", "hint: "]);
+    pi.root("rm /var/fill").unwrap();
+
+    homelab.converge();
+}
