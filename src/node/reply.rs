@@ -77,7 +77,7 @@ mod tests {
 
     #[test]
     fn noise_before_the_beginning_is_passed_over() {
-        let reply = b"Welcome to jarvis!\n\n@n begin\n\n@n file /etc/hosts\nline\n\n\n@n end\n";
+        let reply = b"Welcome to jarvis!\n\n@n begin\n\n@n file /etc/hosts\nline\n\n@n end\n";
         let frames = frames(reply, "n").unwrap();
         assert_eq!(
             frames[1],
