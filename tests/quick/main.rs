@@ -6,6 +6,7 @@ mod boot;
 mod boot_put;
 mod crash;
 mod deadman;
+mod engine;
 mod firewall;
 mod init;
 mod inventory;

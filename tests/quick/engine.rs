@@ -1,0 +1,215 @@
+//! The engine without a node: a node on paper answers the probe and takes a plan's actions at their word.
+
+mod paper;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use selfheal::inventory::{self, Inventory};
+use selfheal::layer;
+use selfheal::node::ledger::LayerName;
+use selfheal::node::snapshot::Snapshot;
+use selfheal::plan::{self, NodePlan, Snapshots};
+use selfheal::resource::change::{Action, Verb};
+use selfheal_lab::fake_node::{FakeNode, Reply};
+
+use crate::binary::Home;
+use paper::PaperNode;
+
+const NONCE: &str = "0123456789abcdef";
+
+fn inventory(text: &str) -> Inventory {
+    let (inventory, report) = inventory::parse("homelab.toml", text.as_bytes());
+    inventory.unwrap_or_else(|| panic!("{report}"))
+}
+
+fn one_node(settings: &str) -> Inventory {
+    inventory(&format!(
+        "[cluster]\nname = \"lab\"\n{settings}\n[nodes.jarvis]\nhost = \"192.0.2.1\"\nrole = \"control-plane\"\n"
+    ))
+}
+
+fn look(node: &PaperNode, inventory: &Inventory) -> Snapshot {
+    let layers: BTreeSet<_> = LayerName::ALL.into();
+    let script = layer::questions(inventory, &inventory.nodes[0], &layers).script(NONCE);
+    Snapshot::parse(&node.answer(&script), NONCE).unwrap()
+}
+
+fn plan(node: &PaperNode, inventory: &Inventory) -> NodePlan {
+    let name = inventory.nodes[0].name.clone();
+    let snapshots: Snapshots = [(name, look(node, inventory))].into();
+    plan::plan(
+        inventory,
+        &inventory.nodes[0],
+        &snapshots,
+        &LayerName::ALL.into(),
+    )
+}
+
+/// Applies plans until nothing is left; more than one round is a mistake.
+fn converge(node: &mut PaperNode, inventory: &Inventory) -> NodePlan {
+    let first = plan(node, inventory);
+    assert_eq!(first.refusals, []);
+    node.take(&first);
+    let second = plan(node, inventory);
+    assert!(
+        second.is_empty(),
+        "a second run changes {:#?}",
+        second.changes
+    );
+    first
+}
+
+const EVERYTHING: &str = "[hardening]\nntp_servers = [\"192.0.2.9\"]\npackages = [\"htop\"]\n\
+    sysctls = { \"vm.swappiness\" = 10 }\n[hardening.firewall]\nenabled = true\nadmin = [\"192.0.2.0/24\"]\n\
+    allow = [\"tcp/80\", \"udp/5000-5010\"]\n[boot]\nadd = [\"rcupdate.rcu_normal_after_boot=1\"]\n";
+
+#[test]
+fn what_lands_on_a_node() {
+    let inventory = one_node(EVERYTHING);
+    let plan = converge(&mut PaperNode::raspberry_pi_os(), &inventory);
+    let mut landed = String::new();
+    for action in plan.changes.iter().flat_map(|change| &change.actions) {
+        match action {
+            // Scripts and units stand in templates/ as they land.
+            Action::Write(write) if write.path.starts_with("/usr/local/libexec") => {}
+            Action::Write(write) if write.path.starts_with("/etc/systemd/system") => {}
+            Action::Write(write) => {
+                let text = String::from_utf8_lossy(&write.content);
+                landed += &format!(
+                    "=== {} {:04o} {}\n{text}\n",
+                    write.path, write.mode, write.owner
+                );
+            }
+            other => landed += &format!("=== {other:?}\n"),
+        }
+    }
+    insta::assert_snapshot!(landed);
+}
+
+#[test]
+fn a_second_run_finds_nothing_on_any_system() {
+    for node in [
+        PaperNode::raspberry_pi_os(),
+        PaperNode::trixie(),
+        PaperNode::ubuntu(),
+    ] {
+        for settings in [
+            "",
+            EVERYTHING,
+            "[hardening]\nswap = \"keep\"\nhosts = false\ntime_sync = false\n",
+        ] {
+            converge(&mut node.clone(), &one_node(settings));
+        }
+    }
+}
+
+#[test]
+fn a_node_that_is_left_is_as_it_was() {
+    let inventory = one_node(EVERYTHING);
+    let fresh = PaperNode::raspberry_pi_os();
+    let mut node = fresh.clone();
+    converge(&mut node, &inventory);
+    let back = plan::restore(&inventory.nodes[0], &look(&node, &inventory));
+    assert_eq!(back.refusals, []);
+    assert!(
+        back.changes
+            .iter()
+            .all(|change| change.verb == Verb::Remove || change.reboot.is_some())
+    );
+    node.take(&back);
+    node.forget_what_stays();
+    assert_eq!(node, fresh);
+}
+
+#[test]
+fn a_layer_that_is_skipped_is_left_alone() {
+    let inventory = one_node("");
+    let mut node = PaperNode::raspberry_pi_os();
+    converge(&mut node, &inventory);
+    let name = inventory.nodes[0].name.clone();
+    let snapshots: Snapshots =
+        [(name, look(&node, &one_node("[hardening]\nhosts = false\n")))].into();
+    let plan = plan::plan(
+        &inventory,
+        &inventory.nodes[0],
+        &snapshots,
+        &[LayerName::Boot].into(),
+    );
+    assert!(plan.is_empty(), "{:#?}", plan.changes);
+}
+
+#[test]
+fn a_file_that_is_no_file_is_refused_and_the_rest_is_planned() {
+    let inventory = one_node("");
+    let mut node = PaperNode::raspberry_pi_os();
+    node.link("/etc/sysctl.d/90-selfheal.conf", "/dev/null");
+    let plan = plan(&node, &inventory);
+    assert_eq!(plan.refusals.len(), 1, "{:?}", plan.refusals);
+    assert!(
+        plan.refusals[0]
+            .reason
+            .contains("symbolic link to /dev/null")
+    );
+    assert!(plan.changes.len() > 10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_with_nothing_to_do_costs_one_connection_and_one_exec() {
+    let node = Arc::new(std::sync::Mutex::new(PaperNode::raspberry_pi_os()));
+    let paper = node.clone();
+    let fake =
+        FakeNode::answering(move |exec| Reply::ok(paper.lock().unwrap().answer(&exec.script())))
+            .await
+            .unwrap();
+    let home = Home::new();
+    let text = format!(
+        "[cluster]\nname = \"lab\"\n[ssh]\nagent = false\nidentity = [\"{}\"]\n[nodes.jarvis]\nhost = \"127.0.0.1\"\n\
+         port = {}\nrole = \"control-plane\"\nhost_key = \"{}\"\n",
+        fake.identity().unwrap(),
+        fake.port(),
+        fake.host_key()
+    );
+    home.write("homelab.toml", &text);
+
+    let planned = home.selfheal(&["plan"]).await;
+    assert_eq!(planned.code, Some(2), "{planned:?}");
+    assert_eq!(
+        (fake.connections(), fake.execs().len()),
+        (1, 1),
+        "a plan is one connection and one exec"
+    );
+
+    converge(&mut node.lock().unwrap(), &inventory(&text));
+    let run = home.selfheal(&["apply"]).await;
+    assert_eq!(run.code, Some(0), "{run:?}");
+    assert!(run.stdout.contains("Nothing to change."), "{run:?}");
+    assert_eq!(
+        (fake.connections(), fake.execs().len()),
+        (2, 2),
+        "so is a run with nothing to do"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_terminal_nothing_is_written_unless_told() {
+    let node = PaperNode::raspberry_pi_os();
+    let fake = FakeNode::answering(move |exec| Reply::ok(node.answer(&exec.script())))
+        .await
+        .unwrap();
+    let home = Home::new();
+    home.write(
+        "homelab.toml",
+        &format!(
+            "[cluster]\nname = \"lab\"\n[ssh]\nagent = false\nidentity = [\"{}\"]\n[nodes.jarvis]\nhost = \"127.0.0.1\"\n\
+             port = {}\nrole = \"control-plane\"\nhost_key = \"{}\"\n",
+            fake.identity().unwrap(),
+            fake.port(),
+            fake.host_key()
+        ),
+    );
+    let run = home.selfheal(&["apply"]).await;
+    assert_eq!(run.code, Some(3), "{run:?}");
+    assert!(run.stderr.contains("--yes"), "{run:?}");
+    assert_eq!(fake.execs().len(), 1, "only the probe");
+}

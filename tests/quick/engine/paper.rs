@@ -1,0 +1,319 @@
+//! A node on paper.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+use selfheal::node::ledger::{Id, Kind, Ledger, original_of};
+use selfheal::plan::NodePlan;
+use selfheal::resource::change::Action;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct File {
+    mode: u32,
+    owner: String,
+    content: Vec<u8>,
+}
+
+/// What a node holds, as far as selfheal asks.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PaperNode {
+    files: BTreeMap<String, File>,
+    links: BTreeMap<String, String>,
+    folders: BTreeSet<String>,
+    units: BTreeMap<String, (bool, bool)>,
+    packages: BTreeMap<String, bool>,
+    sysctls: BTreeMap<String, String>,
+    modules: BTreeSet<String>,
+    hostname: String,
+    swap: bool,
+    booted: String,
+    ledger: Ledger,
+}
+
+const LINE: &str = "console=serial0,115200 console=tty1 root=PARTUUID=ab-02 rootfstype=ext4 fsck.repair=yes rootwait\n";
+
+impl PaperNode {
+    /// Raspberry Pi OS bookworm, freshly flashed.
+    pub fn raspberry_pi_os() -> PaperNode {
+        let mut node = PaperNode {
+            files: BTreeMap::new(),
+            links: BTreeMap::new(),
+            folders: ["/etc/systemd", "/usr/local", "/var/log"]
+                .map(str::to_owned)
+                .into(),
+            units: BTreeMap::new(),
+            packages: [
+                ("systemd-timesyncd".to_owned(), false),
+                ("raspi-firmware".to_owned(), false),
+            ]
+            .into(),
+            sysctls: [
+                ("kernel.panic", "0"),
+                ("kernel.panic_on_oops", "0"),
+                ("vm.swappiness", "60"),
+                ("vm.overcommit_memory", "0"),
+                ("vm.panic_on_oom", "0"),
+                ("net.ipv4.ip_forward", "0"),
+                ("fs.inotify.max_user_instances", "128"),
+            ]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into(),
+            modules: BTreeSet::new(),
+            hostname: "raspberrypi".to_owned(),
+            swap: true,
+            booted: LINE.trim().to_owned(),
+            ledger: Ledger::default(),
+        };
+        node.unit("dphys-swapfile.service", true, true);
+        node.unit("bluetooth.service", true, true);
+        node.unit("systemd-timesyncd.service", true, true);
+        node.write(
+            "/etc/hosts",
+            "127.0.0.1\tlocalhost\n127.0.1.1\traspberrypi\n",
+        );
+        node.write("/etc/hostname", "raspberrypi\n");
+        node.write("/etc/fstab", "PARTUUID=ab-02 / ext4 defaults,noatime 0 1\n");
+        node.write("/boot/firmware/cmdline.txt", LINE);
+        node.write("/boot/firmware/config.txt", "[all]\narm_64bit=1\n");
+        node
+    }
+
+    /// Raspberry Pi OS trixie: another kind of swap.
+    pub fn trixie() -> PaperNode {
+        let mut node = PaperNode::raspberry_pi_os();
+        node.units.remove("dphys-swapfile.service");
+        node.folders.insert("/etc/rpi".to_owned());
+        node.swap = false;
+        node
+    }
+
+    /// Ubuntu: chrony keeps the time, a swap file is in fstab, the boot layout is the old one.
+    pub fn ubuntu() -> PaperNode {
+        let mut node = PaperNode::raspberry_pi_os();
+        node.units.remove("dphys-swapfile.service");
+        node.units.remove("systemd-timesyncd.service");
+        node.packages = [
+            ("chrony".to_owned(), false),
+            ("linux-raspi".to_owned(), false),
+        ]
+        .into();
+        node.write(
+            "/etc/fstab",
+            "LABEL=writable / ext4 defaults 0 1\n/swapfile none swap sw 0 0\n",
+        );
+        node.unit("multipathd.service", true, true);
+        node.unit("multipathd.socket", true, true);
+        node
+    }
+
+    fn unit(&mut self, name: &str, enabled: bool, active: bool) {
+        self.units.insert(name.to_owned(), (enabled, active));
+    }
+
+    fn write(&mut self, path: &str, text: &str) {
+        let file = File {
+            mode: 0o644,
+            owner: "root".to_owned(),
+            content: text.as_bytes().to_vec(),
+        };
+        self.files.insert(path.to_owned(), file);
+    }
+
+    /// Puts a symbolic link there.
+    pub fn link(&mut self, path: &str, target: &str) {
+        self.links.insert(path.to_owned(), target.to_owned());
+    }
+
+    /// Packages and modules stay on a node that selfheal leaves, and so do units that came with a package.
+    pub fn forget_what_stays(&mut self) {
+        let fresh = PaperNode::raspberry_pi_os();
+        self.packages
+            .retain(|name, _| fresh.packages.contains_key(name));
+        self.units.retain(|name, _| fresh.units.contains_key(name));
+        self.modules.clear();
+        self.files
+            .retain(|path, _| !path.starts_with("/var/lib/selfheal/"));
+    }
+
+    /// The reply to a probe script.
+    pub fn answer(&self, script: &str) -> Vec<u8> {
+        let nonce = script
+            .split("nonce=")
+            .nth(1)
+            .unwrap()
+            .split(' ')
+            .next()
+            .unwrap();
+        let mut reply = Vec::new();
+        let mut frame = |header: &str, content: &[u8]| {
+            reply.extend(format!("\n@{nonce} {header}\n").into_bytes());
+            reply.extend(content);
+        };
+        frame("begin", b"");
+        frame("fact user", b"0\n");
+        frame("fact kernel", b"6.12.34+rpt-rpi-2712\n");
+        frame("fact hostname", format!("{}\n", self.hostname).as_bytes());
+        frame("fact boot-id", b"7c1f\n");
+        frame(
+            "fact command-line",
+            format!("psi=0 cgroup_disable=memory {}\n", self.booted).as_bytes(),
+        );
+        let effect = |token: &str| self.booted.split(' ').any(|word| word == token);
+        frame(
+            "fact cgroup-controllers",
+            if effect("cgroup_enable=memory") {
+                b"cpu memory"
+            } else {
+                b"cpu"
+            },
+        );
+        frame("fact psi", if effect("psi=1") { b"yes" } else { b"" });
+        frame(
+            "fact mounts",
+            b"25 1 179:1 / /boot/firmware rw,relatime shared:1 - vfat /dev/mmcblk0p1 rw\n",
+        );
+        frame("free /boot/firmware", b"100000 4096\n");
+        frame(
+            "fact swaps",
+            if self.swap {
+                b"Filename Type\n/var/swap file\n"
+            } else {
+                b"Filename Type\n"
+            },
+        );
+        frame("fact init", b"systemd");
+        frame("fact apt", b"/usr/bin/apt-get");
+        frame("ledger", self.ledger.to_string().as_bytes());
+        frame("home pi", b"/home/pi");
+        for path in self
+            .files
+            .keys()
+            .chain(&self.folders)
+            .chain(self.links.keys())
+        {
+            let content = match (self.links.get(path), self.files.get(path)) {
+                (Some(target), _) => format!("link {target}").into_bytes(),
+                (_, Some(file)) => {
+                    let (mode, owner) = (0o100_000 + file.mode, &file.owner);
+                    let mut content = format!(
+                        "file {mode:x} {owner} {owner} {} content\n",
+                        file.content.len()
+                    )
+                    .into_bytes();
+                    content.extend(&file.content);
+                    content
+                }
+                _ => b"directory".to_vec(),
+            };
+            frame(&format!("file {path}"), &content);
+        }
+        for (key, value) in &self.sysctls {
+            frame(&format!("sysctl {key}"), format!("{value}\n").as_bytes());
+        }
+        for module in &self.modules {
+            frame(&format!("module {module}"), b"loaded");
+        }
+        let mut units = String::new();
+        for (name, (enabled, active)) in &self.units {
+            let (enabled, active) = (
+                if *enabled { "enabled" } else { "disabled" },
+                if *active { "active" } else { "inactive" },
+            );
+            write!(
+                units,
+                "Id={name}\nLoadState=loaded\nActiveState={active}\nUnitFileState={enabled}\n\n"
+            )
+            .unwrap();
+        }
+        frame("units", units.as_bytes());
+        let mut packages = String::new();
+        for (name, held) in &self.packages {
+            writeln!(
+                packages,
+                "{name} {} installed 1.0",
+                if *held { "hold" } else { "install" }
+            )
+            .unwrap();
+        }
+        frame("packages", packages.as_bytes());
+        frame("end", b"");
+        reply
+    }
+
+    /// Takes a plan at its word, and reboots if it says so.
+    pub fn take(&mut self, plan: &NodePlan) {
+        for (id, entry) in plan
+            .changes
+            .iter()
+            .flat_map(|change| change.owns.iter().cloned())
+        {
+            self.ledger.own(id, entry);
+        }
+        for action in plan.changes.iter().flat_map(|change| &change.actions) {
+            self.act(action);
+        }
+        for id in plan.changes.iter().flat_map(|change| &change.releases) {
+            self.ledger.release(id);
+        }
+        if plan.reboot().is_some() {
+            let line = &self.files["/boot/firmware/cmdline.txt"].content;
+            self.booted = String::from_utf8(line.clone()).unwrap().trim().to_owned();
+        }
+        assert!(self.ledger.get(&Id::new(Kind::CommandLine, "x")).is_none());
+    }
+
+    fn act(&mut self, action: &Action) {
+        match action {
+            Action::InstallPackage(name) => drop(self.packages.insert(name.clone(), false)),
+            Action::Hold(name) => drop(self.packages.insert(name.clone(), true)),
+            Action::Unhold(name) => drop(self.packages.insert(name.clone(), false)),
+            Action::KeepOriginal(path) => {
+                let kept = self.files[path.as_str()].clone();
+                self.files
+                    .insert(original_of(path.as_str()).into_string(), kept);
+            }
+            Action::SetAside(_) => {}
+            Action::Write(write) => {
+                let file = File {
+                    mode: write.mode,
+                    owner: write.owner.clone(),
+                    content: write.content.clone(),
+                };
+                self.files.insert(write.path.to_string(), file);
+                if let Some(unit) = write
+                    .path
+                    .strip_prefix("/etc/systemd/system")
+                    .ok()
+                    .map(ToString::to_string)
+                {
+                    self.units.entry(unit).or_default();
+                }
+            }
+            Action::MakeDirectory(path) => drop(self.folders.insert(path.to_string())),
+            Action::RemoveDirectory(path) => drop(self.folders.remove(path.as_str())),
+            Action::Remove(path, _) => drop(self.files.remove(path.as_str())),
+            Action::RestoreOriginal(path, _) => {
+                let kept = self
+                    .files
+                    .remove(original_of(path.as_str()).as_str())
+                    .unwrap();
+                self.files.insert(path.to_string(), kept);
+            }
+            Action::WriteBoot(path, content, _) => {
+                self.files.get_mut(path.as_str()).unwrap().content = content.clone();
+            }
+            Action::SetSysctl(key, value) => drop(self.sysctls.insert(key.clone(), value.clone())),
+            Action::LoadModule(name) => drop(self.modules.insert(name.clone())),
+            Action::Enable(unit) => self.units.entry(unit.clone()).or_default().0 = true,
+            Action::Disable(unit) => self.units.entry(unit.clone()).or_default().0 = false,
+            Action::Start(unit) => self.units.entry(unit.clone()).or_default().1 = true,
+            Action::Stop(unit) => self.units.entry(unit.clone()).or_default().1 = false,
+            Action::SetHostname(name) => {
+                self.hostname = name.clone();
+                self.write("/etc/hostname", &format!("{name}\n"));
+            }
+            Action::SwapOff => self.swap = false,
+            Action::SwapOn => self.swap = true,
+        }
+    }
+}
