@@ -395,7 +395,9 @@ fn login(node: &Node, snapshot: &Snapshot, resources: &mut Vec<Resource>) -> Res
         x11_forwarding => yes_no(sshd.x11_forwarding),
         settings => settings_lines(sshd),
     };
-    resources.push(file(LAYER, SSHD, 0o600, values)?);
+    let drop_in = file(LAYER, SSHD, 0o600, values)?;
+    obeyed(&drop_in, settings, snapshot)?;
+    resources.push(drop_in);
     Ok(())
 }
 
@@ -405,6 +407,34 @@ fn settings_lines(sshd: &Sshd) -> Vec<String> {
         .iter()
         .flat_map(|(keyword, values)| values.iter().map(move |value| format!("{keyword} {value}")));
     lines.collect()
+}
+
+/// A drop-in that is as it should be, but that sshd does not obey, cannot be helped by writing it again.
+fn obeyed(drop_in: &Resource, settings: &Hardening, snapshot: &Snapshot) -> Result<(), Refusal> {
+    let Wanted::File { path, content, .. } = &drop_in.wanted else {
+        return Ok(());
+    };
+    if snapshot.content(path) != Some(content) || snapshot.sshd.is_empty() {
+        return Ok(());
+    }
+    let says = |line: &String| {
+        let (keyword, value) = line.split_once(' ').unwrap_or((line, ""));
+        snapshot
+            .sshd
+            .get(keyword)
+            .is_some_and(|values| values.iter().any(|other| other == value))
+    };
+    match sshd_must_say(settings).iter().find(|line| !says(line)) {
+        None => Ok(()),
+        Some(line) => Err(Refusal {
+            layer: LAYER,
+            what: path.to_string(),
+            reason: format!("sshd does not obey \"{line}\", though this file says so"),
+            hint: "look for a file in /etc/ssh/sshd_config.d that sorts before it, and for settings above the Include \
+                   line of /etc/ssh/sshd_config"
+                .to_owned(),
+        }),
+    }
 }
 
 /// What `sshd -T` must say once the drop-in is in force.
