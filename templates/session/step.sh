@@ -2,7 +2,8 @@
 # command, so that a script cut in half on its way runs nothing. A step that began goes on when the connection dies:
 # it is bounded in time, and a half-made step helps nobody. Every function may be called again after an interruption.
 # shellcheck shell=sh
-# shellcheck disable=SC2154  # nonce, token, holder and step_seconds are set by the workstation
+# shellcheck disable=SC2154,SC2034  # nonce, token, holder and step_seconds are set, and $rejected used, by the workstation
+# shellcheck disable=SC2015,SC2174  # `a && b || stop …`: stop does not return; only the deepest folder is selfheal's
 
 state=/var/lib/selfheal
 run=/run/selfheal

@@ -106,3 +106,41 @@ fn what_leaves_the_inventory_leaves_the_node_and_the_users_words_stay() {
     pi.ok("grep -q '^10.9.9.9 mine' /etc/hosts && ! grep -q selfheal /etc/hosts && test \"$(hostname)\" = raspberrypi")
         .unwrap();
 }
+
+#[test]
+fn the_first_login_may_be_by_password_and_no_later_one() {
+    let homelab = Homelab::new(&["jarvis"], "");
+    let key = homelab.home().join("key");
+    let made = std::process::Command::new("ssh-keygen")
+        .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+        .arg(&key)
+        .status();
+    assert!(made.unwrap().success());
+    let password = homelab.home().join("password");
+    std::fs::write(&password, "raspberry\n").unwrap();
+    std::fs::set_permissions(
+        &password,
+        std::os::unix::fs::PermissionsExt::from_mode(0o600),
+    )
+    .unwrap();
+    let login = format!("[nodes.jarvis.ssh]\nidentity = [\"{}\"]\n", key.display());
+    let by_password = format!("login_password = {{ file = \"{}\" }}\n", password.display());
+
+    homelab.set(&format!("{NO_PACKAGES}{login}"));
+    let refused = homelab.selfheal(&["apply", "--yes"]);
+    assert_eq!(
+        refused.code,
+        Some(5),
+        "a key that nobody knows opens no door\n{refused}"
+    );
+
+    homelab.set(&format!("{NO_PACKAGES}{login}{by_password}"));
+    homelab.ok(&["bootstrap", "--yes"]);
+    homelab
+        .pi()
+        .ok("sudo sshd -T | grep -qx 'passwordauthentication no'")
+        .unwrap();
+
+    homelab.set(&format!("{NO_PACKAGES}{login}"));
+    homelab.is_converged();
+}

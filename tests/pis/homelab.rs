@@ -39,6 +39,11 @@ impl Homelab {
         &self.pis[0]
     }
 
+    /// The folder that selfheal takes for the user's home.
+    pub fn home(&self) -> &std::path::Path {
+        self.home.path()
+    }
+
     /// The inventory's path.
     pub fn inventory(&self) -> PathBuf {
         self.home.path().join("homelab.toml")
