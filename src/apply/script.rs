@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use camino::Utf8Path;
 
-use crate::node::ledger::Ledger;
+use crate::node::ledger::{Ledger, PATH as LEDGER};
 use crate::node::quote;
 use crate::plan::Step;
 use crate::resource::change::{Action, Effect, Expect, FileWrite};
@@ -19,6 +19,9 @@ pub const STEP_SECONDS: u64 = 1800;
 /// How long a lease lasts between two steps, in seconds: long enough to be renewed, short enough for the next run to
 /// wait for the end of one whose holder died.
 pub const BETWEEN_STEPS: u64 = 90;
+
+/// Where the restarts stand that a step still owes.
+const PENDING_RESTART: &str = "/var/lib/selfheal/pending-restart";
 
 /// The exit codes of a step script that mean something.
 pub mod exit {
@@ -146,7 +149,7 @@ pub fn step(
         });
     }
     if let Some(guard) = guard {
-        body.prove(guard, holder);
+        body.prove(guard);
     }
     for effect in &step.effects {
         match effect {
@@ -184,7 +187,7 @@ pub fn leave(holder: &Holder, nonce: &str) -> String {
 /// A script that lets the dead man's switch of an interrupted run act now.
 pub fn settle(holder: &Holder, nonce: &str) -> String {
     whole(
-        "attempt 'putting the originals back' 400 /usr/local/libexec/selfheal/deadman expire\n",
+        "attempt 'putting the originals back' 400 /usr/local/libexec/selfheal/deadman expire 'selfheal could not confirm it'\n",
         300,
         holder,
         nonce,
@@ -411,7 +414,8 @@ impl Body {
             Action::Remove(path, _) | Action::RestoreOriginal(path, _) => Some(path.as_str()),
             _ => None,
         }));
-        arguments.push("--");
+        // The switch is armed before the ledger names the change: what undoes the one undoes the other.
+        arguments.extend([LEDGER, PENDING_RESTART, "--"]);
         let units: Vec<String> = step
             .effects
             .iter()
@@ -425,12 +429,11 @@ impl Body {
         self.call("attempt", &arguments);
     }
 
-    fn prove(&mut self, guard: &Guard, _holder: &Holder) {
+    fn prove(&mut self, guard: &Guard) {
         let wanted: Vec<String> = guard.sshd.iter().map(|line| quote(line)).collect();
         let _ = writeln!(
             self.text,
-            "check_sshd {} || {{\n/usr/local/libexec/selfheal/deadman expire >/dev/null 2>&1\n\
-             rm -f \"$state/pending-restart\"\n\
+            "check_sshd {} || {{\n/usr/local/libexec/selfheal/deadman expire 'sshd did not accept it' >/dev/null 2>&1\n\
              stop $rejected 'sshd does not accept the new settings; the originals are back'\n}}",
             wanted.join(" ")
         );

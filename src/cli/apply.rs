@@ -188,9 +188,14 @@ async fn work(
     let exit = failures(&results);
     if exit == Exit::Done && !nothing && !options.json {
         let changes: usize = results.values().flatten().sum();
+        let plural = |count: usize, word: &str| match count {
+            1 => format!("1 {word}"),
+            _ => format!("{count} {word}s"),
+        };
+        let nodes = plural(results.len(), "node");
         print(&format!(
-            "Done: {changes} changes on {} nodes, verified.\n",
-            results.len()
+            "Done: {} on {nodes}, verified.\n",
+            plural(changes, "change")
         ));
     }
     Ok(exit)

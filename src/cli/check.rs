@@ -5,6 +5,7 @@ use super::exit::Exit;
 use super::load::find;
 use super::output::{Failure, print, print_json};
 use crate::inventory;
+use crate::plan::json::VERSION;
 
 pub(super) fn run(options: &Options) -> Result<Exit, Failure> {
     let file = find(options)?;
@@ -16,7 +17,9 @@ pub(super) fn run(options: &Options) -> Result<Exit, Failure> {
         },
     };
     if options.json {
-        print_json(&report.to_json());
+        let mut value = report.to_json();
+        value["version"] = VERSION.into();
+        print_json(&value);
     } else {
         print(&report.render(options.style().colour));
         print(&format!("{}\n", report.summary()));

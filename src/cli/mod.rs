@@ -86,10 +86,10 @@ struct Options {
     /// Only these nodes: names, @roles, @tags and globs, such as `jarvis,@worker,pi-*`.
     #[arg(long, global = true, value_name = "NODES")]
     on: Option<String>,
-    /// Only these layers.
+    /// Only these layers: hardening, boot.
     #[arg(long, global = true, value_name = "LAYER", value_delimiter = ',')]
     only: Vec<LayerName>,
-    /// All layers but these.
+    /// All layers but these: hardening, boot.
     #[arg(long, global = true, value_name = "LAYER", value_delimiter = ',')]
     skip: Vec<LayerName>,
     /// How many nodes are connected to at once.
@@ -104,10 +104,10 @@ struct Options {
     /// Print the result as JSON.
     #[arg(long, global = true)]
     json: bool,
-    /// No progress, only results and failures.
+    /// No progress, only results and errors.
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     quiet: bool,
-    /// Progress with every detail.
+    /// Progress with every detail, and plans with long new files in full.
     #[arg(short, long, global = true)]
     verbose: bool,
     /// Colours.

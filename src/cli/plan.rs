@@ -59,7 +59,9 @@ pub(super) fn show(loaded: &super::load::Loaded, plans: &[NodePlan], options: &O
         };
         print(&format!("{shown}\n"));
     }
-    print(&format!("{}\n", summary(plans)));
+    if !plans.is_empty() {
+        print(&format!("{}\n", summary(plans)));
+    }
 }
 
 /// What a plan makes of the exit code: a refusal is a failure, since apply would fail on it.

@@ -10,7 +10,7 @@ use super::load::{find, load};
 use super::output::{Failure, node_failure, print, print_json};
 use crate::fleet::{self, NodeError};
 use crate::inventory::{self, Node, NodeName, PublicKey};
-use crate::ssh::{self, Fingerprint, HostKey, Record, Target, Terminal, Verdict};
+use crate::ssh::{self, Fingerprint, Hop, HostKey, Record, Target, Terminal, Verdict};
 
 /// Which node.
 #[derive(Debug, Args)]
@@ -72,7 +72,11 @@ async fn work(node: &Node, trust: &Trust, options: &Options) -> Result<Exit, Fai
             ask(move || confirm(&key)).await??;
         }
         Some(match &node.host_key {
-            Some(_) => pin(options, &node.name, &new)?,
+            Some(_) => {
+                let done = pin(options, &node.name, &new)?;
+                refresh(&target, &new)?;
+                done
+            }
             None => remember(&target, &new)?,
         })
     };
@@ -182,6 +186,19 @@ fn pin(options: &Options, node: &NodeName, new: &HostKey) -> Result<Done, Failur
         file: file.into(),
         text,
     })
+}
+
+/// A pinned node may stand in known_hosts, too: a plain `ssh` would refuse it with the old key there.
+fn refresh(target: &Target, new: &HostKey) -> Result<(), Failure> {
+    let hop = &target.destination;
+    let recorded = Hop {
+        host_key: None,
+        ..hop.clone()
+    };
+    match Record::of(&recorded) {
+        Ok(record) if !record.keys().is_empty() => remember(target, new).map(drop),
+        _ => Ok(()),
+    }
 }
 
 /// Puts the new key into known_hosts, in the place of the old ones.

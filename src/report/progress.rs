@@ -22,7 +22,7 @@ pub enum Mode {
         /// Also the events that only say what is going on.
         all: bool,
     },
-    /// Nothing but failures.
+    /// Nothing.
     Quiet,
 }
 
@@ -49,8 +49,9 @@ pub async fn show(mut events: UnboundedReceiver<Event>, mode: Mode, log: &mut Op
         }
         match mode {
             Mode::Bars => bar(&mut nodes, &event),
+            // A failure gets its own words, with a hint, at the end.
+            Mode::Lines { .. } if matches!(event, Event::Failed { .. }) => {}
             Mode::Lines { all } if all || !event.is_passing() => line(&event),
-            Mode::Quiet if matches!(event, Event::Failed { .. }) => line(&event),
             Mode::Lines { .. } | Mode::Quiet => {}
         }
     }
@@ -92,7 +93,8 @@ fn bar(nodes: &mut BTreeMap<String, ProgressBar>, event: &Event) {
             bar.set_message(event.text());
         }
         Event::StepDone { .. } | Event::Note { .. } | Event::Rebooted { .. } => keep(),
-        Event::Converged { .. } | Event::Failed { .. } => {
+        Event::Failed { .. } => bar.finish_and_clear(),
+        Event::Converged { .. } => {
             keep();
             bar.finish_and_clear();
         }

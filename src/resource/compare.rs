@@ -177,6 +177,13 @@ fn simple(
     }
 }
 
+/// A unit's state in words.
+pub(super) fn unit_state(enabled: bool, active: bool) -> String {
+    let enabled = if enabled { "enabled" } else { "disabled" };
+    let active = if active { "running" } else { "stopped" };
+    format!("{enabled}, {active}")
+}
+
 /// `active` is `None` where only the next boot counts.
 fn unit(
     resource: &Resource,
@@ -205,23 +212,16 @@ fn unit(
     if enable.is_none() && start.is_none() {
         return None;
     }
-    let word = |enabled: bool, active: bool| {
-        format!(
-            "{}, {}",
-            if enabled { "enabled" } else { "disabled" },
-            if active { "running" } else { "stopped" }
-        )
-    };
     let undo = Before::Unit {
         enabled: state.enabled(),
         active: state.active,
     };
     let before = if state.loaded {
-        word(state.enabled(), state.active)
+        unit_state(state.enabled(), state.active)
     } else {
         "absent".to_owned()
     };
-    let after = word(enabled, active.unwrap_or(state.active));
+    let after = unit_state(enabled, active.unwrap_or(state.active));
     Some(simple(
         resource,
         Verb::Update,

@@ -3,6 +3,7 @@
 use camino::{Utf8Path, Utf8PathBuf};
 
 use super::change::{Action, Change, Expect, FileWrite, Phase, Refusal, Verb, View};
+use super::compare::unit_state;
 use super::{consequence, edit};
 use crate::node::ledger::{Before, Entry, Id, Kind, original_of};
 use crate::node::snapshot::{Content, FileState, RegularFile, Snapshot};
@@ -73,7 +74,8 @@ pub fn undo(id: &Id, entry: &Entry, snapshot: &Snapshot) -> Result<Change, Refus
                 (true, true, false) => actions.push(Action::Stop(name)),
                 _ => {}
             }
-            value("managed", "as before selfheal", actions)
+            let before = unit_state(state.enabled(), state.active);
+            value(&before, &unit_state(*enabled, *active), actions)
         }
         (Kind::Directory, _) => value(
             "made by selfheal",

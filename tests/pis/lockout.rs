@@ -25,6 +25,9 @@ fn a_bad_sshd_setting_is_undone_at_once_and_the_error_says_so() {
         .unwrap();
     homelab.set(GOOD);
     homelab.converge();
+    // The ledger went back with the settings: nothing of selfheal's is taken for the user's.
+    homelab.ok(&["node", "restore", "jarvis", "--yes"]);
+    homelab.pi().ok("sudo test ! -e /var/lib/selfheal").unwrap();
 }
 
 #[test]
