@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use crate::fleet::{self, NodeError, Reached, last_lines, nonce};
 use crate::inventory::{Inventory, Node};
 use crate::layer;
-use crate::node::ledger::LayerName;
+use crate::node::ledger::{LayerName, Ledger};
 use crate::node::snapshot::Snapshot;
 use crate::plan::{self, NodePlan, Snapshots, Step};
 use crate::report::{Event, Events};
@@ -151,9 +151,9 @@ impl Run {
         &self,
         reached: &Reached,
         step: &Step<'_>,
-        ledger: &crate::node::ledger::Ledger,
+        ledger: &Ledger,
         guard: Option<&Guard>,
-    ) -> Result<crate::node::ledger::Ledger, NodeError> {
+    ) -> Result<Ledger, NodeError> {
         let (text, left) = script::step(
             step,
             ledger,
@@ -161,13 +161,13 @@ impl Run {
             &self.claim.on(&reached.snapshot),
             &nonce()?,
         );
-        exec(
-            &reached.session,
-            step.phase.as_str(),
-            &text,
-            reached.node.ssh.exec_timeout.get(),
-        )
-        .await?;
+        let limit = reached.node.ssh.exec_timeout.get();
+        let limit = match step.phase {
+            // apt takes what it takes; the script bounds it.
+            Phase::Packages => limit.max(Duration::from_secs(script::STEP_SECONDS)),
+            _ => limit,
+        };
+        exec(&reached.session, step.phase.as_str(), &text, limit).await?;
         Ok(left)
     }
 
@@ -320,9 +320,7 @@ async fn exec(
     text: &str,
     limit: Duration,
 ) -> Result<Vec<u8>, NodeError> {
-    let output = session
-        .run(text, limit.max(Duration::from_secs(script::STEP_SECONDS)))
-        .await?;
+    let output = session.run(text, limit).await?;
     let stderr = last_lines(&output.stderr);
     match output.status {
         Status::Exited(0) => Ok(output.stdout),

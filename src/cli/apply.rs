@@ -105,7 +105,7 @@ async fn work(
         Goal::Converge
     };
     let mut outcomes = observe(loaded, &nodes, &layers, options, &mut log).await?;
-    if settle(loaded, &mut outcomes, &claim, options, &mut log).await {
+    if settle(&mut outcomes, &claim, options, &mut log).await {
         // The nodes are not what they were; their plan starts from what is there now.
         close(outcomes).await;
         outcomes = observe(loaded, &nodes, &layers, options, &mut log).await?;
@@ -203,7 +203,6 @@ async fn work(
 
 /// Lets the dead man's switches of interrupted runs act before anything is planned. True when there were any.
 async fn settle(
-    loaded: &Loaded,
     outcomes: &mut Outcomes<Reached>,
     claim: &Claim,
     options: &Options,
@@ -213,7 +212,6 @@ async fn settle(
     if !outcomes.values().flatten().any(|reached| armed(&reached)) {
         return false;
     }
-    let _ = loaded;
     watched(options, log, async |events: Events| {
         for reached in outcomes.values().flatten().filter(armed) {
             let node = reached.node.name.to_string();

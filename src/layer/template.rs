@@ -10,7 +10,10 @@ use crate::resource::{Resource, Wanted};
 /// The template that lies in `templates/` under the path it has on the node.
 macro_rules! landing {
     ($path:literal) => {
-        ($path, include_str!(concat!("../../templates", $path)))
+        (
+            $path,
+            include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/templates", $path)),
+        )
     };
 }
 pub(super) use landing;

@@ -121,6 +121,9 @@ impl Event {
             Event::Connecting { .. } => "connecting".to_owned(),
             Event::Observed { .. } => "observed".to_owned(),
             Event::StepStarted {
+                step, changes: 0, ..
+            } => format!("{step}: what an interrupted run left undone"),
+            Event::StepStarted {
                 step,
                 changes: count,
                 ..

@@ -189,6 +189,18 @@ impl Started {
         }
     }
 
+    /// Presses Ctrl-C.
+    pub fn interrupt(&self) {
+        let pid = self.child.id().to_string();
+        assert!(
+            Command::new("kill")
+                .args(["-INT", &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+
     /// Kills it, as a closed laptop would.
     pub fn kill(mut self) {
         self.child.kill().unwrap();

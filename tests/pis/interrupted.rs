@@ -184,3 +184,20 @@ fn two_runs_at_once_take_turns() {
     assert_eq!(code, Some(0), "{progress}");
     homelab.is_converged();
 }
+
+#[test]
+fn ctrl_c_stops_after_the_current_step_and_the_next_run_goes_on() {
+    let homelab = Homelab::new(&["jarvis"], NO_PACKAGES);
+    let mut run = homelab.start(&["apply", "--yes"]);
+    assert!(run.reaches("settings: "), "the run never wrote");
+    run.interrupt();
+    let (code, progress) = run.end();
+    assert_eq!(code, Some(130), "{progress}");
+    assert!(
+        progress.contains("settings: ") && !progress.contains("rebooting"),
+        "{progress}"
+    );
+    // What was begun was finished, and the lease was given back.
+    homelab.pi().ok("sudo test ! -e /var/lib/selfheal/pending-restart && test -e /etc/sysctl.d/90-selfheal.conf").unwrap();
+    homelab.converge();
+}

@@ -213,3 +213,48 @@ async fn without_a_terminal_nothing_is_written_unless_told() {
     assert!(run.stderr.contains("--yes"), "{run:?}");
     assert_eq!(fake.execs().len(), 1, "only the probe");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_down_is_reported_and_does_not_hold_back_the_others() {
+    let node = PaperNode::raspberry_pi_os();
+    let fake = FakeNode::answering(move |exec| Reply::ok(node.answer(&exec.script())))
+        .await
+        .unwrap();
+    let mut down = FakeNode::running_sh().await.unwrap();
+    let home = Home::new();
+    home.write(
+        "homelab.toml",
+        &format!(
+            "[cluster]\nname = \"lab\"\n[ssh]\nagent = false\nidentity = [\"{}\"]\n\
+             [nodes.jarvis]\nhost = \"127.0.0.1\"\nport = {}\nrole = \"control-plane\"\nhost_key = \"{}\"\n\
+             [nodes.ultron]\nhost = \"127.0.0.1\"\nport = {}\nrole = \"worker\"\nhost_key = \"{}\"\n",
+            fake.identity().unwrap(),
+            fake.port(),
+            fake.host_key(),
+            down.port(),
+            down.host_key(),
+        ),
+    );
+    down.stop_listening().await;
+    let run = home.selfheal(&["plan"]).await;
+    assert_eq!(run.code, Some(4), "{run:?}");
+    assert!(run.stdout.contains("jarvis (control-plane"), "{run:?}");
+    assert!(
+        run.stderr.contains("error: ultron: ") && run.stderr.contains("hint: "),
+        "{run:?}"
+    );
+    assert!(!run.stderr.contains("error: jarvis"), "{run:?}");
+
+    let json = home.selfheal(&["plan", "--json"]).await;
+    let plan: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!(
+        (plan["version"].as_u64(), plan["failed"][0]["node"].as_str()),
+        (Some(1), Some("ultron"))
+    );
+
+    let only = home.selfheal(&["plan", "--on", "jarvis"]).await;
+    assert_eq!(only.code, Some(2), "{only:?}");
+    let none = home.selfheal(&["plan", "--on", "jarvs"]).await;
+    assert_eq!(none.code, Some(3), "{none:?}");
+    assert!(none.stderr.contains("did you mean `jarvis`?"), "{none:?}");
+}

@@ -1,5 +1,7 @@
-//! The operating system of a node: names, packages, logs, swap, clock, services, modules, kernel parameters, and who
-//! may log in (domain.md §3).
+//! The operating system of a node: names, packages, logs, swap, clock, services, modules, kernel parameters, and in
+//! [`access`] who may log in (domain.md §3).
+
+mod access;
 
 use std::collections::BTreeMap;
 
@@ -7,16 +9,15 @@ use camino::Utf8PathBuf;
 use minijinja::context;
 
 use super::template::{Template, file, landing, verbatim};
-use crate::inventory::{
-    Hardening, Inventory, Node, PortRule, PublicKey, Role, Sshd, Storage, Swap, Upgrades,
-};
+use crate::inventory::{Hardening, Inventory, Node, Storage, Swap, Upgrades};
 use crate::node::ledger::LayerName;
 use crate::node::probe::Questions;
 use crate::node::snapshot::{FileState, Snapshot};
 use crate::resource::change::Refusal;
-use crate::resource::{FIREWALL_UNIT, Resource, Wanted, edit};
+use crate::resource::{Resource, Wanted, edit};
 
-const SSHD: Template = landing!("/etc/ssh/sshd_config.d/00-selfheal.conf");
+pub use access::sshd_must_say;
+
 const SYSCTL: Template = landing!("/etc/sysctl.d/90-selfheal.conf");
 const JOURNALD: Template = landing!("/etc/systemd/journald.conf.d/60-selfheal.conf");
 const TIMESYNCD: Template = landing!("/etc/systemd/timesyncd.conf.d/60-selfheal.conf");
@@ -24,35 +25,13 @@ const MODULES: Template = landing!("/etc/modules-load.d/90-selfheal.conf");
 const UPGRADES: Template = landing!("/etc/apt/apt.conf.d/90-selfheal-upgrades.conf");
 const CLOUD: Template = landing!("/etc/cloud/cloud.cfg.d/99-selfheal-hostname.cfg");
 const RPI_SWAP: Template = landing!("/etc/rpi/swap.conf.d/60-selfheal.conf");
-const DEAD_MAN: Template = landing!("/usr/local/libexec/selfheal/deadman");
-const DEAD_MAN_SERVICE: Template = landing!("/etc/systemd/system/selfheal-deadman.service");
-const DEAD_MAN_BOOT: Template = landing!("/etc/systemd/system/selfheal-deadman-boot.service");
-const DEAD_MAN_TIMER: Template = landing!("/etc/systemd/system/selfheal-deadman.timer");
-const FIREWALL: Template = landing!("/etc/selfheal/firewall.nft");
-const FIREWALL_SERVICE: Template = landing!("/etc/systemd/system/selfheal-firewall.service");
 
-const FILES: [Template; 14] = [
-    SSHD,
-    SYSCTL,
-    JOURNALD,
-    TIMESYNCD,
-    MODULES,
-    UPGRADES,
-    CLOUD,
-    RPI_SWAP,
-    DEAD_MAN,
-    DEAD_MAN_SERVICE,
-    DEAD_MAN_BOOT,
-    DEAD_MAN_TIMER,
-    FIREWALL,
-    FIREWALL_SERVICE,
+const FILES: [Template; 7] = [
+    SYSCTL, JOURNALD, TIMESYNCD, MODULES, UPGRADES, CLOUD, RPI_SWAP,
 ];
 
 /// Folders that some systems lack.
-const FOLDERS: [&str; 7] = [
-    "/etc/selfheal",
-    "/usr/local/libexec",
-    "/usr/local/libexec/selfheal",
+const FOLDERS: [&str; 4] = [
     "/etc/systemd/journald.conf.d",
     "/etc/systemd/timesyncd.conf.d",
     "/etc/rpi/swap.conf.d",
@@ -72,9 +51,6 @@ const KERNELS: [&str; 6] = [
 /// What keeps time; one is enough.
 const TIME_KEEPERS: [&str; 4] = ["systemd-timesyncd", "chrony", "ntpsec", "ntp"];
 
-/// k3s's own pod and service networks (domain.md §3.2).
-const CLUSTER_NETWORKS: [&str; 2] = ["10.42.0.0/16", "10.43.0.0/16"];
-
 /// What k3s and a stable node want of the kernel (domain.md §3.6); the last four are exactly what
 /// `protect-kernel-defaults` checks.
 const SYSCTLS: [(&str, &str); 8] = [
@@ -93,7 +69,8 @@ const LAYER: LayerName = LayerName::Hardening;
 /// Everything this layer may want to know.
 pub(super) fn questions(_: &Inventory, node: &Node) -> Questions {
     let settings = &node.hardening;
-    let paths = FILES.iter().map(|(path, _)| *path).chain(FOLDERS);
+    let templates = FILES.iter().chain(&access::FILES).map(|(path, _)| *path);
+    let paths = templates.chain(FOLDERS).chain(access::FOLDERS);
     let paths = paths
         .chain(["/etc/hosts", "/etc/hostname", "/etc/fstab", "/etc/rpi"])
         .map(Utf8PathBuf::from);
@@ -115,7 +92,7 @@ pub(super) fn questions(_: &Inventory, node: &Node) -> Questions {
         .iter()
         .map(ToString::to_string)
         .collect();
-    units.extend(UNITS.map(str::to_owned));
+    units.extend(UNITS.iter().chain(&access::UNITS).map(ToString::to_string));
     Questions {
         files: paths.collect(),
         units: units.into_iter().collect(),
@@ -128,13 +105,7 @@ pub(super) fn questions(_: &Inventory, node: &Node) -> Questions {
     }
 }
 
-const UNITS: [&str; 5] = [
-    "systemd-timesyncd.service",
-    "dphys-swapfile.service",
-    "selfheal-deadman-boot.service",
-    "selfheal-deadman.timer",
-    FIREWALL_UNIT,
-];
+const UNITS: [&str; 2] = ["systemd-timesyncd.service", "dphys-swapfile.service"];
 
 /// The recipe.
 pub(super) fn desired(
@@ -156,9 +127,9 @@ pub(super) fn desired(
             .iter()
             .map(|unit| want(Wanted::Stopped(unit.to_string()))),
     );
-    dead_man(&mut resources);
-    login(node, snapshot, &mut resources)?;
-    firewall(inventory, node, snapshot, &mut resources)?;
+    access::dead_man(&mut resources);
+    access::login(node, snapshot, &mut resources)?;
+    access::firewall(inventory, node, snapshot, &mut resources)?;
     Ok(resources)
 }
 
@@ -339,163 +310,6 @@ fn sysctls(settings: &Hardening) -> BTreeMap<String, String> {
             .map(|(key, value)| (key.to_string(), value.to_string())),
     )
     .collect()
-}
-
-/// The switch that undoes a change that locked everybody out. It is there before the first such change.
-fn dead_man(resources: &mut Vec<Resource>) {
-    resources.push(folder("/usr/local/libexec"));
-    resources.push(folder("/usr/local/libexec/selfheal"));
-    resources.push(verbatim(LAYER, DEAD_MAN, 0o755));
-    resources.extend(
-        [DEAD_MAN_SERVICE, DEAD_MAN_BOOT, DEAD_MAN_TIMER].map(|unit| verbatim(LAYER, unit, 0o644)),
-    );
-    for unit in ["selfheal-deadman-boot.service", "selfheal-deadman.timer"] {
-        resources.push(want(Wanted::Enabled(unit.into())));
-    }
-}
-
-/// Who may log in. Keys first, then sshd, whose first value wins over cloud-init's drop-in (domain.md §3.1).
-fn login(node: &Node, snapshot: &Snapshot, resources: &mut Vec<Resource>) -> Result<(), Refusal> {
-    let settings = &node.hardening;
-    if let (Some(home), false) = (
-        snapshot.home(node.user.as_str()),
-        settings.authorized_keys.is_empty(),
-    ) {
-        let path = home.join(".ssh/authorized_keys");
-        let current = edit::undo(snapshot.content(&path).unwrap_or_default());
-        let there = String::from_utf8_lossy(&current).into_owned();
-        let missing = |key: &&PublicKey| !there.contains(key.base64());
-        let block: Vec<String> = settings
-            .authorized_keys
-            .iter()
-            .filter(missing)
-            .map(ToString::to_string)
-            .collect();
-        let content = edit::edit(
-            snapshot.content(&path).unwrap_or_default(),
-            |_| false,
-            &block,
-        );
-        resources.push(want(Wanted::Edit {
-            path,
-            content,
-            mode: 0o600,
-            owner: node.user.to_string(),
-        }));
-    }
-    let sshd = &settings.sshd;
-    let yes_no = |on: bool| if on { "yes" } else { "no" };
-    let values = context! {
-        password_authentication => yes_no(sshd.password_authentication),
-        permit_root_login => sshd.permit_root_login.as_str(),
-        max_auth_tries => sshd.max_auth_tries.get(),
-        login_grace_time => sshd.login_grace_time.as_secs(),
-        client_alive_interval => sshd.client_alive_interval.as_secs(),
-        client_alive_count_max => sshd.client_alive_count_max.get(),
-        x11_forwarding => yes_no(sshd.x11_forwarding),
-        settings => settings_lines(sshd),
-    };
-    let drop_in = file(LAYER, SSHD, 0o600, values)?;
-    obeyed(&drop_in, settings, snapshot)?;
-    resources.push(drop_in);
-    Ok(())
-}
-
-fn settings_lines(sshd: &Sshd) -> Vec<String> {
-    let lines = sshd
-        .settings
-        .iter()
-        .flat_map(|(keyword, values)| values.iter().map(move |value| format!("{keyword} {value}")));
-    lines.collect()
-}
-
-/// A drop-in that is as it should be, but that sshd does not obey, cannot be helped by writing it again.
-fn obeyed(drop_in: &Resource, settings: &Hardening, snapshot: &Snapshot) -> Result<(), Refusal> {
-    let Wanted::File { path, content, .. } = &drop_in.wanted else {
-        return Ok(());
-    };
-    if snapshot.content(path) != Some(content) || snapshot.sshd.is_empty() {
-        return Ok(());
-    }
-    let says = |line: &String| {
-        let (keyword, value) = line.split_once(' ').unwrap_or((line, ""));
-        snapshot
-            .sshd
-            .get(keyword)
-            .is_some_and(|values| values.iter().any(|other| other == value))
-    };
-    match sshd_must_say(settings).iter().find(|line| !says(line)) {
-        None => Ok(()),
-        Some(line) => Err(Refusal {
-            layer: LAYER,
-            what: path.to_string(),
-            reason: format!("sshd does not obey \"{line}\", though this file says so"),
-            hint: "look for a file in /etc/ssh/sshd_config.d that sorts before it, and for settings above the Include \
-                   line of /etc/ssh/sshd_config"
-                .to_owned(),
-        }),
-    }
-}
-
-/// What `sshd -T` must say once the drop-in is in force.
-pub fn sshd_must_say(settings: &Hardening) -> Vec<String> {
-    let sshd = &settings.sshd;
-    let yes_no = |on: bool| if on { "yes" } else { "no" };
-    vec![
-        "pubkeyauthentication yes".to_owned(),
-        format!(
-            "passwordauthentication {}",
-            yes_no(sshd.password_authentication)
-        ),
-        format!(
-            "kbdinteractiveauthentication {}",
-            yes_no(sshd.password_authentication)
-        ),
-        format!("maxauthtries {}", sshd.max_auth_tries.get()),
-        format!("x11forwarding {}", yes_no(sshd.x11_forwarding)),
-    ]
-}
-
-/// An own table, never a `flush ruleset`: the chains of kube-proxy and flannel stay (domain.md §3.2).
-fn firewall(
-    inventory: &Inventory,
-    node: &Node,
-    snapshot: &Snapshot,
-    resources: &mut Vec<Resource>,
-) -> Result<(), Refusal> {
-    let firewall = &node.hardening.firewall;
-    if !firewall.enabled {
-        return Ok(());
-    }
-    let nodes: Vec<String> = inventory
-        .nodes
-        .iter()
-        .filter_map(Node::lan_address)
-        .map(|ip| ip.to_string())
-        .collect();
-    let hole = |rule: &PortRule| {
-        let port = match (rule.first, rule.last) {
-            (first, last) if first == last => first.to_string(),
-            (first, last) => format!("{first}-{last}"),
-        };
-        context! { port, protocol => rule.protocol.as_str(), from => Vec::<String>::new(), why => "inventory" }
-    };
-    let values = context! {
-        admins => firewall.admin.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        ssh_ports => snapshot.sshd.get("port").cloned().unwrap_or_else(|| vec!["22".to_owned()]),
-        nodes,
-        cluster => CLUSTER_NETWORKS,
-        server => node.role == Role::ControlPlane,
-        etcd => inventory.control_planes().count() > 1,
-        wireguard => false,
-        allow => firewall.allow.iter().map(hole).collect::<Vec<_>>(),
-    };
-    resources.push(want(Wanted::Package("nftables".into())));
-    resources.push(folder("/etc/selfheal"));
-    resources.push(verbatim(LAYER, FIREWALL_SERVICE, 0o644));
-    resources.push(file(LAYER, FIREWALL, 0o644, values)?);
-    resources.push(want(Wanted::Running(FIREWALL_UNIT.into())));
-    Ok(())
 }
 
 fn folder(path: &str) -> Resource {
