@@ -53,8 +53,6 @@ pub struct Run {
     pub events: Events,
     /// True when the user asked to stop.
     pub stop: watch::Receiver<bool>,
-    /// Who answers questions.
-    pub prompt: Arc<dyn Prompt>,
 }
 
 impl Run {

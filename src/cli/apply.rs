@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use super::Options;
 use super::exit::Exit;
 use super::fleet::{
-    ask, block_on, failures, failures_json, layers, observe, prompt, state_folder, watched,
+    ask, block_on, failures, failures_json, layers, observe, state_folder, watched,
 };
 use super::load::{Loaded, load};
 use super::output::{Failure, print, print_json};
@@ -164,7 +164,6 @@ async fn work(
             reboots,
             events,
             stop: stopped,
-            prompt: prompt(),
         });
         converge(&run, outcomes, &plans).await
     })
