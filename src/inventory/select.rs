@@ -1,5 +1,7 @@
 //! `--on`: a choice of nodes by name, role and tag.
 
+use wildmatch::WildMatch;
+
 use super::diagnostic::nearest;
 use super::name::shown;
 use super::setting::listed;
@@ -77,31 +79,7 @@ fn chooses(part: &str, node: &Node) -> bool {
 
 /// Whether a pattern with `*` (anything) and `?` (any character) covers the whole text.
 pub(crate) fn matches(pattern: &str, text: &str) -> bool {
-    let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
-    let (mut p, mut t) = (0, 0);
-    // Where the last `*` is, and how much of the text it has taken so far.
-    let mut star: Option<(usize, usize)> = None;
-    while t < text.len() {
-        match pattern.get(p) {
-            Some(b'*') => {
-                star = Some((p, t));
-                p += 1;
-            }
-            Some(byte) if *byte == b'?' || text.get(t) == Some(byte) => {
-                p += 1;
-                t += 1;
-            }
-            _ => match star {
-                Some((at, taken)) => {
-                    star = Some((at, taken + 1));
-                    p = at + 1;
-                    t = taken + 1;
-                }
-                None => return false,
-            },
-        }
-    }
-    pattern.iter().skip(p).all(|byte| *byte == b'*')
+    WildMatch::new(pattern).matches(text)
 }
 
 #[cfg(test)]

@@ -85,3 +85,37 @@ fn a_setting_that_sshd_refuses_never_gets_into_force() {
         .ok("sudo sshd -t && ! test -e /etc/ssh/sshd_config.d/00-selfheal.conf")
         .unwrap();
 }
+
+#[test]
+fn a_firewall_that_shuts_selfheal_out_is_undone_and_a_good_one_stays() {
+    let firewall = |admin: &str| {
+        format!(
+            "{GOOD}[hardening.firewall]\nenabled = true\nadmin = [\"{admin}\"]\nallow = [\"tcp/8080\"]\n"
+        )
+    };
+    let homelab = Homelab::new(&["jarvis"], &firewall("192.0.2.0/24"));
+    let pi = homelab.pi();
+    let run = homelab.selfheal(&["apply", "--yes"]);
+    assert_eq!(run.code, Some(1), "{run}");
+    pi.wait_for_ssh(Duration::from_secs(120)).unwrap();
+    pi.ok("! sudo nft list table inet selfheal && ! test -e /etc/selfheal/firewall.nft")
+        .unwrap();
+
+    // The lab's host is 10.0.2.2 to its guests.
+    homelab.set(&firewall("10.0.2.0/24"));
+    homelab.converge();
+    pi.ok("sudo nft list table inet selfheal | grep -q 'tcp dport 8080 accept'")
+        .unwrap();
+    let old = pi.boot_id().unwrap();
+    pi.power_cut().unwrap();
+    pi.power_on().unwrap();
+    pi.wait_for_ssh(Duration::from_secs(180)).unwrap();
+    assert_ne!(pi.boot_id().unwrap(), old);
+    pi.ok("sudo nft list table inet selfheal && systemctl is-active selfheal-firewall")
+        .unwrap();
+
+    homelab.set(GOOD);
+    homelab.converge();
+    pi.ok("! sudo nft list table inet selfheal && ! test -e /etc/selfheal/firewall.nft")
+        .unwrap();
+}

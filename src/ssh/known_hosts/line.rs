@@ -3,6 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use ring::hmac;
+use wildmatch::WildMatch;
 
 use crate::ssh::HostKey;
 
@@ -101,30 +102,7 @@ pub(super) fn entries(text: &str) -> impl Iterator<Item = Entry<'_>> {
 
 /// Shell-like matching with `*` and `?`, without regard to case.
 fn matches(pattern: &str, name: &str) -> bool {
-    let (pattern, name) = (pattern.as_bytes(), name.as_bytes());
-    let (mut p, mut n) = (0, 0);
-    // Where to go on after a mismatch: behind the last star, one character further.
-    let mut retry = None;
-    while n < name.len() {
-        match pattern.get(p) {
-            Some(b'*') => {
-                retry = Some((p + 1, n + 1));
-                p += 1;
-            }
-            Some(c) if *c == b'?' || c.eq_ignore_ascii_case(&name[n]) => {
-                p += 1;
-                n += 1;
-            }
-            _ => match retry {
-                Some((star, from)) => {
-                    (p, n) = (star, from);
-                    retry = Some((star, from + 1));
-                }
-                None => return false,
-            },
-        }
-    }
-    pattern[p..].iter().all(|c| *c == b'*')
+    WildMatch::new_case_insensitive(pattern).matches(name)
 }
 
 #[cfg(test)]
