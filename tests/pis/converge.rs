@@ -36,7 +36,7 @@ fn two_fresh_pis_converge_and_a_second_run_changes_nothing() {
         assert!(sshd.contains("\npasswordauthentication no\n"), "{sshd}");
         pi.ok("test \"$(cat /proc/sys/kernel/panic)\" = 10 && test \"$(wc -l < /proc/swaps)\" = 1")
             .unwrap();
-        pi.ok("journalctl --list-boots -q | awk 'END { exit NR < 2 }'")
+        pi.ok("sudo journalctl --list-boots -q | awk 'END { exit NR < 2 }'")
             .unwrap();
         pi.ok(
             "dpkg -s unattended-upgrades && apt-config dump | grep -q 'Automatic-Reboot \"false\"'",
@@ -58,7 +58,7 @@ const STATE: &str = r"
            -o -path var/lib/private -o -path var/lib/dhcp \) -prune -o \
         ! -name 'random-seed' -printf '%M %u %g %p %l\n' -type f -exec sha256sum {} + | sort
     cat /boot/firmware/cmdline.txt; ls /boot/firmware
-    systemctl list-unit-files --no-legend --state=enabled,disabled,masked | sort
+    systemctl list-unit-files --no-legend --state=enabled,disabled,masked | tr -s ' ' | sort
     hostname; cat /proc/swaps
     for key in kernel/panic kernel/panic_on_oops net/ipv4/ip_forward vm/overcommit_memory vm/panic_on_oom \
         fs/inotify/max_user_watches fs/inotify/max_user_instances; do cat /proc/sys/$key; done
