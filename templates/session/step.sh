@@ -198,6 +198,8 @@ reload() { # UNIT: only what runs can reload
 restart() { # UNIT
 	systemctl is-active --quiet "$1" || return 0
 	attempt "systemctl restart $1" 90 systemctl restart "$1"
+	# What journald held in memory has to follow it to the disk, or the next reboot erases it (domain.md §3.5).
+	[ "$1" != systemd-journald.service ] || attempt 'journalctl --flush' 90 journalctl --flush
 }
 
 # sshd must accept its files, and must mean by them what was intended: an earlier file wins over a later one.

@@ -2,12 +2,23 @@
 
 use std::time::Duration;
 
+use selfheal_lab::Pi;
+
 use crate::homelab::Homelab;
 
 /// Only somebody who does not exist may log in: what `sshd -t` cannot know to be wrong.
 const BAD: &str = "[hardening]\nautomatic_upgrades = \"off\"\ndead_man = \"30s\"\n\
     [hardening.sshd.settings]\nAllowUsers = \"nobody-here\"\n";
 const GOOD: &str = "[hardening]\nautomatic_upgrades = \"off\"\ndead_man = \"30s\"\n";
+
+/// Waits for the node to have put the originals back, seen through the lab's private channel.
+fn wait_until_disarmed(pi: &Pi) {
+    let armed = "test -e /var/lib/selfheal/deadman/armed";
+    pi.root(&format!(
+        "i=0; while {armed} && [ $i -le 240 ]; do i=$((i + 1)); sleep 0.5; done; ! {armed}"
+    ))
+    .unwrap();
+}
 
 #[test]
 fn a_bad_sshd_setting_is_undone_at_once_and_the_error_says_so() {
@@ -40,8 +51,7 @@ fn a_node_whose_run_died_undoes_a_bad_setting_by_itself() {
         .unwrap();
     run.kill();
     // Nobody comes back: the time runs out.
-    pi.root("i=0; until ! test -e /var/lib/selfheal/deadman/armed || [ $i -gt 240 ]; do i=$((i + 1)); sleep 0.5; done")
-        .unwrap();
+    wait_until_disarmed(pi);
     pi.wait_for_ssh(Duration::from_secs(60)).unwrap();
     pi.ok(
         "! test -e /etc/ssh/sshd_config.d/00-selfheal.conf && ! sudo sshd -T | grep -q nobody-here",
@@ -97,6 +107,8 @@ fn a_firewall_that_shuts_selfheal_out_is_undone_and_a_good_one_stays() {
     let pi = homelab.pi();
     let run = homelab.selfheal(&["apply", "--yes"]);
     assert_eq!(run.code, Some(1), "{run}");
+    // At once over the old connection, or by the node itself when the time is up.
+    wait_until_disarmed(pi);
     pi.wait_for_ssh(Duration::from_secs(120)).unwrap();
     pi.ok("! sudo nft list table inet selfheal && ! test -e /etc/selfheal/firewall.nft")
         .unwrap();
