@@ -63,9 +63,9 @@ impl Run {
     pub async fn converge(&self, mut reached: Reached, plan: NodePlan) -> Result<usize, NodeError> {
         let node = reached.node.name.clone();
         let result = self.carry_out(&mut reached, &plan).await;
-        // Only a node that was given its lease has one to give back; one that was left has lost it.
+        // Only a node that was written to has a lease to give back: not a refused one, and one that was left has lost it.
         let left = self.goal == Goal::Restore && result.is_ok();
-        if !plan.is_empty() && !left {
+        if !plan.is_empty() && plan.refusals.is_empty() && !left {
             let release = script::release(&self.claim.on(&reached.snapshot), &nonce()?);
             let _ = reached.session.run(&release, Duration::from_secs(30)).await;
         }
