@@ -145,6 +145,11 @@ attempt() { # WHAT SECONDS COMMAND…: bounded, quiet unless it fails
 	attempt_code=$?
 	[ "$attempt_code" -eq 0 ] && return 0
 	tail -n 15 "$run/output" >&2
+	# systemctl only points at the journal: what the unit said is there.
+	if [ "$1" = systemctl ]; then
+		for attempt_unit; do :; done
+		timeout 20 journalctl -q -b -n 8 -o cat --no-pager -u "$attempt_unit" </dev/null >&2 2>/dev/null
+	fi
 	[ "$attempt_code" -eq 124 ] && stop 1 "$attempt_what took longer than $attempt_seconds s"
 	stop 1 "$attempt_what failed (exit code $attempt_code)"
 }
