@@ -6,6 +6,7 @@ mod exit;
 mod fleet;
 mod init;
 mod load;
+mod man;
 mod options;
 mod output;
 mod plan;
@@ -21,7 +22,7 @@ use options::{Options, Output, Writing};
 
 /// Turns freshly flashed Raspberry Pis into a k3s homelab that heals itself.
 #[derive(Debug, Parser)]
-#[command(name = "selfheal", version, max_term_width = 100, after_help = exit::TABLE)]
+#[command(name = "selfheal", version, max_term_width = 100, after_help = exit::table())]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -53,7 +54,7 @@ enum Command {
         /// The shell.
         shell: clap_complete::Shell,
     },
-    /// Print the manual page.
+    /// Print the manual page: every command with its options, and the exit codes.
     Man,
 }
 
@@ -105,6 +106,6 @@ fn dispatch(command: Command, options: &Options) -> Result<Exit, output::Failure
         Command::Trust(trust) => trust::run(&trust, options),
         Command::Schema => reference::schema(),
         Command::Completions { shell } => reference::completions(shell),
-        Command::Man => reference::man(),
+        Command::Man => man::run(),
     }
 }

@@ -59,10 +59,10 @@ pub(super) struct Parallel {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Choosing nodes and layers")]
 pub(super) struct Layers {
-    /// Only these layers.
+    /// Only these layers, with commas between them.
     #[arg(long, value_name = "LAYER", value_delimiter = ',', value_parser = layer())]
     pub(super) only: Vec<LayerName>,
-    /// All layers but these.
+    /// All layers but these, with commas between them.
     #[arg(long, value_name = "LAYER", value_delimiter = ',', value_parser = layer())]
     pub(super) skip: Vec<LayerName>,
 }

@@ -111,3 +111,59 @@ async fn the_table_above_has_every_command() {
         .collect();
     assert_eq!(names(&help(&home, &["node"]).await.stdout), of_a_node);
 }
+
+#[tokio::test]
+async fn the_manual_page_has_every_command_with_its_options_and_every_exit_code() {
+    let home = Home::new();
+    let page = home.selfheal(&["man"]).await;
+    assert_eq!(page.code, Some(0), "{page:?}");
+    let page = page.stdout;
+    assert!(
+        page.lines().any(|line| line.starts_with(".TH SELFHEAL 1 ")),
+        "{page}"
+    );
+    for (command, own) in COMMANDS {
+        let words: Vec<&str> = command
+            .iter()
+            .copied()
+            .take_while(|word| !word.contains(['.', '=']))
+            .collect();
+        let words = match words.as_slice() {
+            ["trust" | "completions", ..] => &words[..1],
+            ["node", ..] => &words[..2],
+            words => words,
+        };
+        let heading = format!(".SS \"selfheal {} [OPTIONS]", words.join(" "));
+        let (_, rest) = page
+            .split_once(&heading)
+            .unwrap_or_else(|| panic!("{heading}"));
+        let section = rest.split("\n.S").next().unwrap();
+        for option in own {
+            let written = format!("\\fB{}\\fR", option.replace('-', "\\-"));
+            assert!(section.contains(&written), "{heading}: {option}: {section}");
+        }
+    }
+    let (_, codes) = page.split_once(".SH \"EXIT STATUS\"\n").unwrap();
+    let codes = codes.split("\n.SH").next().unwrap();
+    let items: Vec<&str> = codes
+        .split(".TP\n")
+        .skip(1)
+        .map(|item| item.lines().next().unwrap())
+        .collect();
+    assert_eq!(
+        items,
+        ["0", "1", "2", "3", "4", "5", "6", "130"].map(|code| format!("\\fB{code}\\fR"))
+    );
+}
+
+#[tokio::test]
+async fn groff_has_nothing_to_say_about_the_manual_page() {
+    let home = Home::new();
+    let page = home.write("selfheal.1", &home.selfheal(&["man"]).await.stdout);
+    let groff = std::process::Command::new("groff")
+        .args(["-man", "-Tutf8", "-Kutf8", "-ww", "-z", page.as_str()])
+        .output()
+        .expect("groff, which tests/lab/install.sh installs");
+    let said = String::from_utf8_lossy(&groff.stderr);
+    assert!(groff.status.success() && said.is_empty(), "{said}");
+}
