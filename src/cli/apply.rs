@@ -2,21 +2,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{IsTerminal, Write};
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
+use clap::Args;
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::Options;
 use super::exit::Exit;
 use super::fleet::{
     ask, block_on, failures, failures_json, layers, observe, state_folder, watched,
 };
 use super::load::{Loaded, load};
+use super::options::{Layers, Nodes, Options, Output, Writing};
 use super::output::{Failure, print, print_json};
 use super::plan::show;
-use crate::apply::{self, Claim, Goal, Reboots, Run};
+use crate::apply::{Claim, Goal, Reboots, Run};
 use crate::fleet::{NodeError, Outcomes, Reached, nonce};
 use crate::inventory::{Node, NodeName, Role};
 use crate::node::ledger::LayerName;
@@ -24,42 +26,90 @@ use crate::plan::{self, NodePlan, Snapshots, json};
 use crate::report::log::Log;
 use crate::report::{Event, Events};
 
-/// Which of the writing commands it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Mode {
-    /// New nodes.
-    Bootstrap,
-    /// Nodes that are known.
-    Apply,
-    /// A node that selfheal leaves.
-    Restore(String),
+/// Which nodes are converged, and how.
+#[derive(Debug, Args)]
+pub(super) struct Converge {
+    #[command(flatten)]
+    nodes: Nodes,
+    #[command(flatten)]
+    layers: Layers,
+    #[command(flatten)]
+    writing: Writing,
+    #[command(flatten)]
+    output: Output,
 }
 
-impl Mode {
-    fn name(&self) -> &'static str {
-        match self {
-            Mode::Bootstrap => "bootstrap",
-            Mode::Apply => "apply",
-            Mode::Restore(_) => "restore",
-        }
-    }
+/// What a command is to do, read from its options and the inventory.
+struct Work<'a> {
+    /// The command's name, for its log.
+    name: &'static str,
+    goal: Goal,
+    loaded: Loaded,
+    nodes: Vec<Node>,
+    layers: BTreeSet<LayerName>,
+    parallel: NonZeroUsize,
+    writing: Writing,
+    output: Output,
+    options: &'a Options,
 }
 
-pub(super) fn run(options: &Options, mode: Mode) -> Result<Exit, Failure> {
+pub(super) fn bootstrap(converge: &Converge, options: &Options) -> Result<Exit, Failure> {
+    run(converging("bootstrap", converge, options)?)
+}
+
+pub(super) fn apply(converge: &Converge, options: &Options) -> Result<Exit, Failure> {
+    run(converging("apply", converge, options)?)
+}
+
+fn converging<'a>(
+    name: &'static str,
+    converge: &Converge,
+    options: &'a Options,
+) -> Result<Work<'a>, Failure> {
     let loaded = load(options)?;
-    let (layers, nodes) = match &mode {
-        Mode::Restore(name) => (LayerName::ALL.into(), vec![loaded.node(name)?.clone()]),
-        Mode::Bootstrap | Mode::Apply => (layers(options)?, loaded.select(options)?),
-    };
+    Ok(Work {
+        name,
+        goal: Goal::Converge,
+        layers: layers(&converge.layers)?,
+        nodes: loaded.select(&converge.nodes)?,
+        loaded,
+        parallel: converge.nodes.parallel.at_once,
+        writing: converge.writing,
+        output: converge.output,
+        options,
+    })
+}
+
+pub(super) fn restore(
+    node: &str,
+    writing: Writing,
+    output: Output,
+    options: &Options,
+) -> Result<Exit, Failure> {
+    let loaded = load(options)?;
+    run(Work {
+        name: "restore",
+        goal: Goal::Restore,
+        nodes: vec![loaded.node(node)?.clone()],
+        loaded,
+        layers: LayerName::ALL.into(),
+        parallel: NonZeroUsize::MIN,
+        writing,
+        output,
+        options,
+    })
+}
+
+fn run(asked: Work) -> Result<Exit, Failure> {
     let folder = state_folder()?;
     let cannot = |error: std::io::Error| {
         Failure::new(Exit::Failed, format!("cannot write {folder}: {error}"))
     };
-    let log = Log::create(&folder.join("logs"), mode.name()).map_err(cannot)?;
+    let log = Log::create(&folder.join("logs"), asked.name).map_err(cannot)?;
     let path = log.path().to_owned();
     let claim =
         Claim::new(&folder.join("runs"), nonce().map_err(unlucky)?, holder()).map_err(cannot)?;
-    let exit = block_on(work(&loaded, nodes, layers, mode, claim, options, log));
+    let exit = block_on(work(asked, claim, log));
     if !matches!(exit, Ok(Exit::Done)) {
         eprintln!("log: {path}");
     }
@@ -89,26 +139,24 @@ fn holder() -> String {
     )
 }
 
-async fn work(
-    loaded: &Loaded,
-    nodes: Vec<Node>,
-    layers: BTreeSet<LayerName>,
-    mode: Mode,
-    claim: Claim,
-    options: &Options,
-    log: Log,
-) -> Result<Exit, Failure> {
+async fn work(asked: Work<'_>, claim: Claim, log: Log) -> Result<Exit, Failure> {
+    let Work {
+        name: _,
+        goal,
+        loaded,
+        nodes,
+        layers,
+        parallel,
+        writing,
+        output,
+        options,
+    } = asked;
     let mut log = Some(log);
-    let goal = if matches!(mode, Mode::Restore(_)) {
-        Goal::Restore
-    } else {
-        Goal::Converge
-    };
-    let mut outcomes = observe(loaded, &nodes, &layers, options, &mut log).await?;
+    let mut outcomes = observe(&loaded, &nodes, &layers, parallel, options, &mut log).await?;
     if settle(&mut outcomes, &claim, options, &mut log).await {
         // The nodes are not what they were; their plan starts from what is there now.
         close(outcomes).await;
-        outcomes = observe(loaded, &nodes, &layers, options, &mut log).await?;
+        outcomes = observe(&loaded, &nodes, &layers, parallel, options, &mut log).await?;
     }
     let snapshots: Snapshots = outcomes
         .iter()
@@ -129,11 +177,11 @@ async fn work(
         .iter()
         .filter_map(|node| plans.get(&node.name).cloned())
         .collect();
-    if !options.json {
-        show(loaded, &listed, options);
+    if !output.json {
+        show(&loaded, &listed, options);
     }
     let nothing = plans.values().all(NodePlan::is_empty);
-    if !nothing && !options.yes {
+    if !nothing && !writing.yes {
         ask(confirm).await??;
     }
 
@@ -142,7 +190,7 @@ async fn work(
             .inventory
             .node(plan.node.as_str())
             .map(|node| node.role);
-        role == Some(Role::Worker) && plan.reboot().is_some() && !options.no_reboot
+        role == Some(Role::Worker) && plan.reboot().is_some() && !writing.no_reboot
     };
     let reboots = Reboots::new(
         plans
@@ -159,7 +207,7 @@ async fn work(
             goal,
             layers,
             snapshots: Arc::new(snapshots),
-            may_reboot: !options.no_reboot,
+            may_reboot: !writing.no_reboot,
             claim,
             reboots,
             events,
@@ -170,7 +218,7 @@ async fn work(
     .await;
     interrupts.abort();
 
-    if options.json {
+    if output.json {
         let converged = results
             .iter()
             .filter_map(|(node, result)| Some((node, result.as_ref().ok()?)));
@@ -185,7 +233,7 @@ async fn work(
         }));
     }
     let exit = failures(&results);
-    if exit == Exit::Done && !nothing && !options.json {
+    if exit == Exit::Done && !nothing && !output.json {
         let changes: usize = results.values().flatten().sum();
         let plural = |count: usize, word: &str| match count {
             1 => format!("1 {word}"),
@@ -216,7 +264,7 @@ async fn settle(
             let node = reached.node.name.to_string();
             let text = "an interrupted run left the dead man's switch armed: putting the originals back first";
             events.send(Event::Note { node: node.clone(), text: text.to_owned() });
-            if let Err(error) = apply::settle(&reached.session, &claim.on(&reached.snapshot)).await {
+            if let Err(error) = crate::apply::settle(&reached.session, &claim.on(&reached.snapshot)).await {
                 events.send(Event::Failed { node, error: error.chain() });
             }
         }

@@ -1,13 +1,13 @@
 //! `selfheal check`: validates the inventory offline.
 
-use super::Options;
 use super::exit::Exit;
 use super::load::find;
+use super::options::{Options, Output};
 use super::output::{Failure, print, print_json};
 use crate::inventory;
 use crate::plan::json::VERSION;
 
-pub(super) fn run(options: &Options) -> Result<Exit, Failure> {
+pub(super) fn run(output: Output, options: &Options) -> Result<Exit, Failure> {
     let file = find(options)?;
     let (valid, report) = match inventory::load(&file) {
         Ok(loaded) => (true, loaded.report),
@@ -16,7 +16,7 @@ pub(super) fn run(options: &Options) -> Result<Exit, Failure> {
             None => return Err(Failure::new(Exit::Usage, invalid.to_string())),
         },
     };
-    if options.json {
+    if output.json {
         let mut value = report.to_json();
         value["version"] = VERSION.into();
         print_json(&value);

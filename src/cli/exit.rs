@@ -26,6 +26,32 @@ pub enum Exit {
 }
 
 impl Exit {
+    /// All of them, by number.
+    pub const ALL: [Exit; 8] = [
+        Exit::Done,
+        Exit::Failed,
+        Exit::Pending,
+        Exit::Usage,
+        Exit::Unreachable,
+        Exit::LoginRefused,
+        Exit::Held,
+        Exit::Interrupted,
+    ];
+
+    /// What it means, for `--help` and the manual page.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Exit::Done => "nothing to do, or done",
+            Exit::Failed => "failed",
+            Exit::Pending => "changes pending (plan)",
+            Exit::Usage => "bad inventory or usage, or nobody there to confirm",
+            Exit::Unreachable => "a node is unreachable",
+            Exit::LoginRefused => "a host key or login was refused",
+            Exit::Held => "another run holds the lock",
+            Exit::Interrupted => "interrupted, or not confirmed",
+        }
+    }
+
     /// The number.
     pub fn code(self) -> u8 {
         match self {
@@ -64,18 +90,15 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// The table for the man page and `--help`.
-pub const TABLE: &str = "\
-Exit codes:
-  0    nothing to do, or done
-  1    failed
-  2    changes pending (plan)
-  3    bad inventory or usage
-  4    a node is unreachable
-  5    a host key or login was refused
-  6    another run holds the lock
-  130  interrupted
-When nodes fare differently, the first of 130, 3, 6, 5, 4, 1, 2, 0 wins.";
+/// Which one it is when nodes fare differently.
+pub const PRECEDENCE: &str =
+    "When nodes fare differently, the first of 130, 3, 6, 5, 4, 1, 2, 0 wins.";
+
+/// The table that ends `selfheal --help`.
+pub fn table() -> String {
+    let lines = Exit::ALL.map(|exit| format!("  {:<4} {}\n", exit.code(), exit.meaning()));
+    format!("Exit codes:\n{}{PRECEDENCE}", lines.concat())
+}
 
 #[cfg(test)]
 mod tests {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::future::Future;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,9 +11,9 @@ use secrecy::SecretString;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::Options;
 use super::exit::Exit;
 use super::load::Loaded;
+use super::options::{Layers, Options};
 use super::output::{Failure, node_failure};
 use crate::fleet::{self, Outcomes, Reached};
 use crate::inventory::{Node, NodeName};
@@ -23,11 +24,11 @@ use crate::report::{Event, Events, progress};
 use crate::ssh::{NoPrompt, Prompt, Terminal, UnknownHostKey};
 
 /// The layers that `--only` and `--skip` leave.
-pub(super) fn layers(options: &Options) -> Result<BTreeSet<LayerName>, Failure> {
+pub(super) fn layers(chosen: &Layers) -> Result<BTreeSet<LayerName>, Failure> {
     let layers: BTreeSet<LayerName> = LayerName::ALL
         .into_iter()
-        .filter(|layer| options.only.is_empty() || options.only.contains(layer))
-        .filter(|layer| !options.skip.contains(layer))
+        .filter(|layer| chosen.only.is_empty() || chosen.only.contains(layer))
+        .filter(|layer| !chosen.skip.contains(layer))
         .collect();
     if layers.is_empty() {
         return Err(Failure::new(
@@ -108,6 +109,7 @@ pub(super) async fn observe(
     loaded: &Loaded,
     nodes: &[Node],
     layers: &BTreeSet<LayerName>,
+    parallel: NonZeroUsize,
     options: &Options,
     log: &mut Option<Log>,
 ) -> Result<Outcomes<Reached>, Failure> {
@@ -121,7 +123,7 @@ pub(super) async fn observe(
         })
         .collect();
     let observing = watched(options, log, async |events| {
-        fleet::observe(asked, options.parallel, prompt(), &events).await
+        fleet::observe(asked, parallel, prompt(), &events).await
     });
     interruptible(observing).await
 }

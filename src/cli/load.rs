@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use camino::Utf8PathBuf;
 
-use super::Options;
 use super::exit::Exit;
+use super::options::{Nodes, Options};
 use super::output::Failure;
 use crate::inventory::{self, Inventory, Node, PublicKey};
 
@@ -103,8 +103,8 @@ pub(super) fn find(options: &Options) -> Result<Utf8PathBuf, Failure> {
 
 impl Loaded {
     /// The nodes that `--on` chooses.
-    pub(super) fn select(&self, options: &Options) -> Result<Vec<Node>, Failure> {
-        match &options.on {
+    pub(super) fn select(&self, nodes: &Nodes) -> Result<Vec<Node>, Failure> {
+        match &nodes.on {
             None => Ok(self.inventory.nodes.clone()),
             Some(expression) => {
                 let chosen = self.inventory.select(expression);

@@ -6,6 +6,8 @@ mod exit;
 mod fleet;
 mod init;
 mod load;
+mod man;
+mod options;
 mod output;
 mod plan;
 mod reference;
@@ -13,15 +15,14 @@ mod trust;
 
 use std::process::ExitCode;
 
-use camino::Utf8PathBuf;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
 
-use crate::node::ledger::LayerName;
 pub use exit::Exit;
+use options::{Options, Output, Writing};
 
 /// Turns freshly flashed Raspberry Pis into a k3s homelab that heals itself.
 #[derive(Debug, Parser)]
-#[command(name = "selfheal", version, max_term_width = 100, after_help = exit::TABLE)]
+#[command(name = "selfheal", version, max_term_width = 100, after_help = exit::table())]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -34,13 +35,13 @@ enum Command {
     /// Look at some hosts and write a commented inventory with pinned host keys.
     Init(init::Init),
     /// Validate the inventory offline: every error at its line and column, all of them in one go.
-    Check,
+    Check(Output),
     /// Observe the nodes and print what would change, as diffs. Writes nothing.
-    Plan,
+    Plan(plan::Plan),
     /// Bring up new nodes from freshly flashed Pis; the first login may be by password.
-    Bootstrap,
+    Bootstrap(apply::Converge),
     /// Converge the nodes after a change of the inventory. A second run changes nothing.
-    Apply,
+    Apply(apply::Converge),
     /// Show the old and the new host key of a re-flashed node, and pin the new one.
     Trust(trust::Trust),
     /// Work on one node.
@@ -53,7 +54,7 @@ enum Command {
         /// The shell.
         shell: clap_complete::Shell,
     },
-    /// Print the manual page.
+    /// Print the manual page: every command with its options, and the exit codes.
     Man,
 }
 
@@ -63,56 +64,11 @@ enum NodeCommand {
     Restore {
         /// The node's name.
         node: String,
+        #[command(flatten)]
+        writing: Writing,
+        #[command(flatten)]
+        output: Output,
     },
-}
-
-/// When colours are used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Colour {
-    /// On a terminal, unless NO_COLOR is set.
-    Auto,
-    /// Always.
-    Always,
-    /// Never.
-    Never,
-}
-
-/// Options of every command.
-#[derive(Debug, Args)]
-struct Options {
-    /// The inventory [default: inventory/homelab.toml, then homelab.toml].
-    #[arg(short, long, global = true, value_name = "FILE")]
-    inventory: Option<Utf8PathBuf>,
-    /// Only these nodes: names, @roles, @tags and globs, such as `jarvis,@worker,pi-*`.
-    #[arg(long, global = true, value_name = "NODES")]
-    on: Option<String>,
-    /// Only these layers: hardening, boot.
-    #[arg(long, global = true, value_name = "LAYER", value_delimiter = ',')]
-    only: Vec<LayerName>,
-    /// All layers but these: hardening, boot.
-    #[arg(long, global = true, value_name = "LAYER", value_delimiter = ',')]
-    skip: Vec<LayerName>,
-    /// How many nodes are connected to at once.
-    #[arg(long, global = true, value_name = "N", default_value_t = 16)]
-    parallel: usize,
-    /// Do not ask before writing. Never confirms a host key.
-    #[arg(short, long, global = true)]
-    yes: bool,
-    /// Leave nodes that need a reboot with the reboot pending.
-    #[arg(long, global = true)]
-    no_reboot: bool,
-    /// Print the result as JSON.
-    #[arg(long, global = true)]
-    json: bool,
-    /// No progress, only results and errors.
-    #[arg(short, long, global = true, conflicts_with = "verbose")]
-    quiet: bool,
-    /// Progress with every detail, and plans with long new files in full.
-    #[arg(short, long, global = true)]
-    verbose: bool,
-    /// Colours.
-    #[arg(long, global = true, value_enum, default_value_t = Colour::Auto, value_name = "WHEN")]
-    color: Colour,
 }
 
 /// Runs the command line.
@@ -137,17 +93,19 @@ pub fn run() -> ExitCode {
 
 fn dispatch(command: Command, options: &Options) -> Result<Exit, output::Failure> {
     match command {
-        Command::Check => check::run(options),
+        Command::Check(output) => check::run(output, options),
         Command::Init(init) => init::run(&init, options),
-        Command::Plan => plan::run(options),
-        Command::Bootstrap => apply::run(options, apply::Mode::Bootstrap),
-        Command::Apply => apply::run(options, apply::Mode::Apply),
-        Command::Node(NodeCommand::Restore { node }) => {
-            apply::run(options, apply::Mode::Restore(node))
-        }
+        Command::Plan(plan) => plan::run(&plan, options),
+        Command::Bootstrap(converge) => apply::bootstrap(&converge, options),
+        Command::Apply(converge) => apply::apply(&converge, options),
+        Command::Node(NodeCommand::Restore {
+            node,
+            writing,
+            output,
+        }) => apply::restore(&node, writing, output, options),
         Command::Trust(trust) => trust::run(&trust, options),
         Command::Schema => reference::schema(),
         Command::Completions { shell } => reference::completions(shell),
-        Command::Man => reference::man(),
+        Command::Man => man::run(),
     }
 }

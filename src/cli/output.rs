@@ -3,7 +3,7 @@
 use std::io::{IsTerminal, Write};
 
 use super::exit::Exit;
-use super::{Colour, Options};
+use super::options::{Colour, Options};
 use crate::fleet::NodeError;
 use crate::plan::text::Style;
 use crate::report::progress::Mode;

@@ -1,21 +1,34 @@
 //! `selfheal plan`: what would change. Writes nothing, takes no lock.
 
+use clap::Args;
 use serde_json::json;
 
-use super::Options;
 use super::exit::Exit;
 use super::fleet::{about, block_on, failures, failures_json, layers, observe};
 use super::load::load;
+use super::options::{Layers, Nodes, Options, Output};
 use super::output::{Failure, print, print_json};
 use crate::plan::text::{Shown, summary};
 use crate::plan::{self, NodePlan, Snapshots, json};
 
-pub(super) fn run(options: &Options) -> Result<Exit, Failure> {
+/// What is looked at, and how it is printed.
+#[derive(Debug, Args)]
+pub(super) struct Plan {
+    #[command(flatten)]
+    nodes: Nodes,
+    #[command(flatten)]
+    layers: Layers,
+    #[command(flatten)]
+    output: Output,
+}
+
+pub(super) fn run(plan: &Plan, options: &Options) -> Result<Exit, Failure> {
     let loaded = load(options)?;
-    let layers = layers(options)?;
-    let nodes = loaded.select(options)?;
+    let layers = layers(&plan.layers)?;
+    let nodes = loaded.select(&plan.nodes)?;
+    let parallel = plan.nodes.parallel.at_once;
     block_on(async {
-        let outcomes = observe(&loaded, &nodes, &layers, options, &mut None).await?;
+        let outcomes = observe(&loaded, &nodes, &layers, parallel, options, &mut None).await?;
         let snapshots: Snapshots = outcomes
             .iter()
             .filter_map(|(name, reached)| {
@@ -27,7 +40,7 @@ pub(super) fn run(options: &Options) -> Result<Exit, Failure> {
             .filter(|node| snapshots.contains_key(&node.name))
             .map(|node| plan::plan(&loaded.inventory, node, &snapshots, &layers))
             .collect();
-        if options.json {
+        if plan.output.json {
             print_json(&json!({
                 "version": json::VERSION,
                 "cluster": loaded.inventory.cluster.name.as_str(),

@@ -3,10 +3,10 @@
 use clap::Args;
 use serde_json::json;
 
-use super::Options;
 use super::exit::Exit;
 use super::fleet::{ask, block_on, interruptible, prompt};
 use super::load::{find, load};
+use super::options::{Options, Output};
 use super::output::{Failure, node_failure, print, print_json};
 use crate::fleet::{self, NodeError};
 use crate::inventory::{self, Node, NodeName, PublicKey};
@@ -20,6 +20,8 @@ pub(super) struct Trust {
     /// The new key's fingerprint, compared beforehand: pins the key without asking, and no other.
     #[arg(long, value_name = "SHA256:…")]
     fingerprint: Option<Fingerprint>,
+    #[command(flatten)]
+    output: Output,
 }
 
 pub(super) fn run(trust: &Trust, options: &Options) -> Result<Exit, Failure> {
@@ -43,7 +45,7 @@ async fn work(node: &Node, trust: &Trust, options: &Options) -> Result<Exit, Fai
         Failure::new(Exit::Failed, format!("cannot read {file}: {error}"))
     })?;
     let verdict = record.judge(&new);
-    if !options.json {
+    if !trust.output.json {
         print(&comparison(&target, &record, &new, &verdict));
     }
     if let Verdict::Revoked(place) = &verdict {
@@ -80,7 +82,7 @@ async fn work(node: &Node, trust: &Trust, options: &Options) -> Result<Exit, Fai
             None => remember(&target, &new)?,
         })
     };
-    if options.json {
+    if trust.output.json {
         print_json(&json(&target, &record, &new, done.as_ref()));
     } else {
         let text = done.map_or_else(
@@ -142,11 +144,10 @@ fn comparison(target: &Target, record: &Record, new: &HostKey, verdict: &Verdict
 const COMPARE: &str = "the right one is what `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` prints on the node's own \
                        screen (or the like for its other types of keys)";
 
-/// Somebody has to vouch for the new key at the terminal. `--yes` does not.
+/// Somebody has to vouch for the new key at the terminal; there is no `--yes` for it.
 fn confirm(new: &HostKey) -> Result<(), Failure> {
     let Some(terminal) = Terminal::open() else {
-        let message =
-            "nobody is at a terminal to confirm the key, and --yes never does; nothing was changed";
+        let message = "nobody is at a terminal to confirm the key; nothing was changed";
         let hint = format!(
             "run it at a terminal, or give the right fingerprint: --fingerprint SHA256:…; {COMPARE}"
         );

@@ -1,5 +1,6 @@
 //! Machines that are seen for the first time, by `selfheal init`.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use crate::inventory::Node;
@@ -28,7 +29,7 @@ pub struct Met {
 /// Connects to every machine and asks it what it is.
 pub async fn meet(
     nodes: Vec<Node>,
-    parallel: usize,
+    parallel: NonZeroUsize,
     prompt: Arc<dyn Prompt>,
     events: &Events,
 ) -> Outcomes<Met> {

@@ -6,6 +6,7 @@ mod meet;
 mod target;
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,7 +45,7 @@ pub type Outcomes<T> = BTreeMap<NodeName, Result<T, NodeError>>;
 /// down does not hold back the others.
 pub async fn observe(
     nodes: Vec<(Node, Questions)>,
-    parallel: usize,
+    parallel: NonZeroUsize,
     prompt: Arc<dyn Prompt>,
     events: &Events,
 ) -> Outcomes<Reached> {
@@ -55,7 +56,7 @@ pub async fn observe(
 /// Visits every node, at most `parallel` at a time, each at its own pace.
 async fn each<Q, T, V>(
     nodes: Vec<(Node, Q)>,
-    parallel: usize,
+    parallel: NonZeroUsize,
     events: &Events,
     visit: impl Fn(Node, Q) -> V,
 ) -> Outcomes<T>
@@ -63,7 +64,7 @@ where
     T: Send + 'static,
     V: Future<Output = Result<T, NodeError>> + Send + 'static,
 {
-    let turns = Arc::new(Semaphore::new(parallel.max(1)));
+    let turns = Arc::new(Semaphore::new(parallel.get()));
     let mut tasks = JoinSet::new();
     for (node, questions) in nodes {
         let (turns, events) = (turns.clone(), events.clone());

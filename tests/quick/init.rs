@@ -115,13 +115,10 @@ async fn a_file_that_is_there_is_not_overwritten_and_no_host_is_contacted() {
     let home = Home::new();
     let node = FakeNode::running_sh().await.unwrap();
     let file = home.write("mine.toml", "# mine\n");
-    for option in ["-o", "-i"] {
-        let ended = init(
-            &home,
-            &node,
-            &[option, file.as_str(), "--yes", &address(&node)],
-        )
-        .await;
+    let host = address(&node);
+    let before = home.selfheal(&["-i", file.as_str(), "init", &host]).await;
+    let after = home.selfheal(&["init", "-i", file.as_str(), &host]).await;
+    for ended in [before, after] {
         assert_eq!(ended.code, Some(3), "{ended:?}");
         assert!(ended.stderr.contains("is there already"), "{ended:?}");
     }
@@ -130,13 +127,13 @@ async fn a_file_that_is_there_is_not_overwritten_and_no_host_is_contacted() {
 }
 
 #[tokio::test]
-async fn a_host_key_is_never_confirmed_by_yes_nor_by_another_fingerprint() {
+async fn a_host_key_is_never_confirmed_by_another_fingerprint_or_by_nobody() {
     let home = Home::new();
     let node = FakeNode::running_sh().await.unwrap();
     let identity = node.identity().unwrap();
     let host = format!("jarvis={}", address(&node));
     let another = format!("SHA256:{}", "A".repeat(43));
-    let base = ["init", "--yes", "--identity", identity.as_str(), &host];
+    let base = ["init", "--identity", identity.as_str(), &host];
     for more in [&[][..], &["--fingerprint", &another]] {
         let arguments: Vec<&str> = base.iter().chain(more).copied().collect();
         let ended = home.selfheal(&arguments).await;
@@ -161,7 +158,7 @@ async fn at_the_terminal_hosts_are_asked_for_and_keys_confirmed() {
     let host = format!("jarvis={}\n", address(&node));
     let ended = home
         .selfheal_at_terminal(
-            &["init", "--identity", identity.as_str(), "-o", "mine.toml"],
+            &["init", "--identity", identity.as_str(), "-i", "mine.toml"],
             &[
                 ("host 1: ", "Jarvis=nowhere\n"),
                 ("`jarvis` would be one", &host),
@@ -185,10 +182,10 @@ async fn a_changed_key_is_refused_with_the_remedy() {
     let home = Home::new();
     let node = FakeNode::running_sh().await.unwrap();
     let known = home.know(&node);
-    let unchanged = init(&home, &node, &["-o", "a.toml", &address(&node)]).await;
+    let unchanged = init(&home, &node, &["-i", "a.toml", &address(&node)]).await;
     assert_eq!(unchanged.code, Some(0), "{unchanged:?}");
     node.change_host_keys(&[KeyKind::Ed25519]).unwrap();
-    let ended = init(&home, &node, &["-o", "b.toml", &address(&node)]).await;
+    let ended = init(&home, &node, &["-i", "b.toml", &address(&node)]).await;
     assert_eq!(ended.code, Some(5), "{ended:?}");
     assert!(
         ended.stderr.contains("ssh-keygen -R '[127.0.0.1]:"),
@@ -282,7 +279,7 @@ async fn a_sudo_that_wants_a_password_is_said_and_does_not_stop_it() {
         ended.stdout.contains("sudo asks for a password"),
         "{ended:?}"
     );
-    let json = init(&home, &node, &["--json", "-o", "b.toml", &host]).await;
+    let json = init(&home, &node, &["--json", "-i", "b.toml", &host]).await;
     let json: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
     assert_eq!(json["written"], "b.toml");
     let host = &json["hosts"][0];

@@ -69,15 +69,15 @@ async fn the_given_fingerprint_moves_the_pin_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn without_a_terminal_a_key_is_refused_also_with_yes() {
+async fn without_a_terminal_a_key_is_refused_and_there_is_no_yes_for_it() {
     let home = Home::new();
     let (node, text, _) = reflashed(&home).await;
-    for arguments in [&["trust", "jarvis"][..], &["trust", "jarvis", "--yes"]] {
-        let ended = home.selfheal(arguments).await;
-        assert_eq!(ended.code, Some(3), "{ended:?}");
-        assert!(ended.stderr.contains("--fingerprint"), "{ended:?}");
-        assert!(ended.stdout.contains(&fingerprint(&node)), "{ended:?}");
-    }
+    let ended = home.selfheal(&["trust", "jarvis"]).await;
+    assert_eq!(ended.code, Some(3), "{ended:?}");
+    assert!(ended.stderr.contains("--fingerprint"), "{ended:?}");
+    assert!(ended.stdout.contains(&fingerprint(&node)), "{ended:?}");
+    let ended = home.selfheal(&["trust", "jarvis", "--yes"]).await;
+    assert_eq!(ended.code, Some(3), "{ended:?}");
     assert_eq!(home.read(INVENTORY), text);
 }
 
@@ -86,7 +86,7 @@ async fn a_wrong_fingerprint_is_refused() {
     let home = Home::new();
     let (node, text, old) = reflashed(&home).await;
     // At a terminal, too: nobody is asked after all.
-    let arguments = ["trust", "jarvis", "--yes", "--fingerprint", &old];
+    let arguments = ["trust", "jarvis", "--fingerprint", &old];
     for ended in [
         home.selfheal(&arguments).await,
         home.selfheal_at_terminal(&arguments, &[]).await,
@@ -109,7 +109,7 @@ async fn at_the_terminal_yes_or_the_fingerprint_pins_and_anything_else_does_not(
     let (node, text, _) = reflashed(&home).await;
     for no in ["no\n", "\n", "y\n", "SHA256:x\n"] {
         let ended = home
-            .selfheal_at_terminal(&["trust", "jarvis", "--yes"], &[(QUESTION, no)])
+            .selfheal_at_terminal(&["trust", "jarvis"], &[(QUESTION, no)])
             .await;
         assert_eq!(ended.code, Some(130), "{no:?}: {ended:?}");
         assert_eq!(home.read(INVENTORY), text);

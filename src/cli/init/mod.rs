@@ -12,10 +12,10 @@ use camino::{Utf8Path, Utf8PathBuf};
 use clap::Args;
 use serde_json::json;
 
-use super::Options;
 use super::exit::Exit;
 use super::fleet::{ask, block_on, interruptible, prompt, watched};
 use super::load::PLACES;
+use super::options::{Options, Output, Parallel};
 use super::output::{Failure, node_failure_with, print, print_json};
 use crate::fleet::{self, Met, Outcomes, detect};
 use crate::inventory::write::{FoundHost, Proposal};
@@ -25,12 +25,24 @@ use crate::inventory::{
 use crate::ssh::{Fingerprint, Prompt, Terminal, Vouched};
 use host::{Host, names};
 
-/// Which hosts, and how they are reached.
+/// Which hosts, how they are reached, and what is written.
 #[derive(Debug, Args)]
 pub(super) struct Init {
     /// Hosts to look at; asked for at the terminal when there are none.
     #[arg(value_name = "[NAME=][USER@]HOST[:PORT]")]
     hosts: Vec<Host>,
+    #[command(flatten)]
+    reaching: Reaching,
+    #[command(flatten)]
+    writing: Writing,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// How the hosts are reached.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Reaching the hosts")]
+struct Reaching {
     /// Who to log in as.
     #[arg(long, value_name = "NAME", default_value = "pi", value_parser = word::<UserName>)]
     user: UserName,
@@ -40,18 +52,26 @@ pub(super) struct Init {
     /// A private key to offer; may be given several times. None: those of ~/.ssh/config, or else the usual ones.
     #[arg(long, value_name = "FILE", value_parser = word::<LocalPath>)]
     identity: Vec<LocalPath>,
-    /// The node's name, if it is only one.
-    #[arg(long, value_name = "NODE", value_parser = word::<NodeName>)]
-    name: Option<NodeName>,
-    /// The cluster's name.
-    #[arg(long, value_name = "NAME", default_value = "homelab", value_parser = word::<ClusterName>)]
-    cluster: ClusterName,
     /// Host keys to accept without asking, and no others: their fingerprints. May be given several times.
     #[arg(long, value_name = "SHA256:…")]
     fingerprint: Vec<Fingerprint>,
-    /// The inventory to write [default: inventory/homelab.toml].
+    #[command(flatten)]
+    parallel: Parallel,
+}
+
+/// What is written.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "The inventory that is written")]
+struct Writing {
+    /// The file to write; one that is there is never overwritten [default: inventory/homelab.toml].
     #[arg(short, long, value_name = "FILE")]
-    output: Option<Utf8PathBuf>,
+    inventory: Option<Utf8PathBuf>,
+    /// The cluster's name.
+    #[arg(long, value_name = "NAME", default_value = "homelab", value_parser = word::<ClusterName>)]
+    cluster: ClusterName,
+    /// The node's name, if it is only one.
+    #[arg(long, value_name = "NODE", value_parser = word::<NodeName>)]
+    name: Option<NodeName>,
 }
 
 /// A word of the command line, read as the inventory would.
@@ -64,38 +84,38 @@ fn word<T: std::str::FromStr<Err = inventory::Wrong>>(text: &str) -> Result<T, S
 }
 
 pub(super) fn run(init: &Init, options: &Options) -> Result<Exit, Failure> {
-    let output = init.output.as_ref().or(options.inventory.as_ref());
-    let output = output.cloned().unwrap_or_else(|| PLACES[0].into());
-    if output.symlink_metadata().is_ok() {
-        return Err(exists(&output));
+    let inventory = init.writing.inventory.clone();
+    let file = inventory.unwrap_or_else(|| PLACES[0].into());
+    if file.symlink_metadata().is_ok() {
+        return Err(exists(&file));
     }
-    block_on(work(init, &output, options))
+    block_on(work(init, &file, options))
 }
 
-fn exists(output: &Utf8Path) -> Failure {
+fn exists(file: &Utf8Path) -> Failure {
     Failure::new(
         Exit::Usage,
-        format!("{output} is there already, and init overwrites nothing"),
+        format!("{file} is there already, and init overwrites nothing"),
     )
     .hint(
-        "write another file with --output FILE; `selfheal check` says whether this one makes sense",
+        "name another one with --inventory FILE; `selfheal check` says whether this one makes sense",
     )
 }
 
-async fn work(init: &Init, output: &Utf8Path, options: &Options) -> Result<Exit, Failure> {
+async fn work(init: &Init, file: &Utf8Path, options: &Options) -> Result<Exit, Failure> {
     let hosts = hosts(init).await?;
-    let asked = preliminary(init, &hosts, output)?;
-    let prompt: Arc<dyn Prompt> = match init.fingerprint.as_slice() {
+    let asked = preliminary(init, &hosts, file)?;
+    let prompt: Arc<dyn Prompt> = match init.reaching.fingerprint.as_slice() {
         [] => prompt(),
         fingerprints => Arc::new(Vouched::new(fingerprints.to_vec(), prompt())),
     };
     let order: Vec<NodeName> = asked.iter().map(|node| node.name.clone()).collect();
     let mut unlogged = None;
     let meeting = watched(options, &mut unlogged, async |events| {
-        fleet::meet(asked, options.parallel, prompt, &events).await
+        fleet::meet(asked, init.reaching.parallel.at_once, prompt, &events).await
     });
     let mut outcomes = interruptible(meeting).await?;
-    if let Some(exit) = failed(&outcomes, options) {
+    if let Some(exit) = failed(&outcomes, init.output) {
         return Ok(exit);
     }
     let met: Vec<Met> = order
@@ -103,9 +123,9 @@ async fn work(init: &Init, output: &Utf8Path, options: &Options) -> Result<Exit,
         .filter_map(|name| outcomes.remove(name)?.ok())
         .collect();
 
-    let proposal = proposal(init, output, found(init, &hosts, &met));
+    let proposal = proposal(init, file, found(init, &hosts, &met));
     let text = proposal.render();
-    let (inventory, report) = inventory::parse(output, text.as_bytes());
+    let (inventory, report) = inventory::parse(file, text.as_bytes());
     if inventory.is_none() {
         let message = format!(
             "what was found makes no inventory:\n{}",
@@ -114,25 +134,25 @@ async fn work(init: &Init, output: &Utf8Path, options: &Options) -> Result<Exit,
         return Err(Failure::new(Exit::Failed, message).hint("nothing was written"));
     }
     eprint!("{}", report.render(options.style().colour));
-    write(output, &text)?;
-    if options.json {
+    write(file, &text)?;
+    if init.output.json {
         print_json(&json!({
             "version": 1,
-            "written": output.as_str(),
+            "written": file.as_str(),
             "hosts": show::hosts(&proposal, &met),
             "failed": [],
         }));
         return Ok(Exit::Done);
     }
-    let usual = PLACES.iter().any(|place| output == *place);
-    let file = if usual {
+    let usual = PLACES.iter().any(|place| file == *place);
+    let named = if usual {
         String::new()
     } else {
-        format!(" -i {output}")
+        format!(" -i {file}")
     };
     print(&show::table(&proposal, &met));
     print(&format!(
-        "\nWritten: {output}\nLook through it, then:\n  selfheal check{file}\n  selfheal bootstrap{file}\n"
+        "\nWritten: {file}\nLook through it, then:\n  selfheal check{named}\n  selfheal bootstrap{named}\n"
     ));
     Ok(Exit::Done)
 }
@@ -150,7 +170,7 @@ async fn hosts(init: &Init) -> Result<Vec<Host>, Failure> {
         })?;
     }
     let usage = |message: &str| Failure::new(Exit::Usage, message);
-    match (hosts.as_mut_slice(), &init.name) {
+    match (hosts.as_mut_slice(), &init.writing.name) {
         ([], _) => Err(usage("which hosts?")
             .hint("name them: `selfheal init jarvis=192.168.1.10 ultron=192.168.1.11`")),
         ([only], Some(name)) if only.name.as_ref().is_none_or(|given| given == name) => {
@@ -165,7 +185,7 @@ async fn hosts(init: &Init) -> Result<Vec<Host>, Failure> {
 
 /// The nodes to connect to, read from an inventory like the one that will be written: what lets init in lets every
 /// later command in.
-fn preliminary(init: &Init, hosts: &[Host], output: &Utf8Path) -> Result<Vec<Node>, Failure> {
+fn preliminary(init: &Init, hosts: &[Host], file: &Utf8Path) -> Result<Vec<Node>, Failure> {
     let hostnames: Vec<String> = hosts
         .iter()
         .map(|host| match host.place.host.ip() {
@@ -183,8 +203,8 @@ fn preliminary(init: &Init, hosts: &[Host], output: &Utf8Path) -> Result<Vec<Nod
         .iter()
         .zip(names)
         .map(|(host, name)| unseen(init, host, name));
-    let text = proposal(init, output, unseen.collect()).render();
-    let (inventory, report) = inventory::parse(output, text.as_bytes());
+    let text = proposal(init, file, unseen.collect()).render();
+    let (inventory, report) = inventory::parse(file, text.as_bytes());
     inventory
         .map(|inventory: Inventory| inventory.nodes)
         .ok_or_else(|| {
@@ -209,8 +229,11 @@ fn unseen(init: &Init, host: &Host, name: NodeName) -> FoundHost {
     FoundHost {
         name,
         host: place.host.clone(),
-        port: place.port.unwrap_or(init.port),
-        user: place.user.clone().filter(|user| *user != init.user),
+        port: place.port.unwrap_or(init.reaching.port),
+        user: place
+            .user
+            .clone()
+            .filter(|user| *user != init.reaching.user),
         address: None,
         role: None,
         model: None,
@@ -243,14 +266,14 @@ fn found(init: &Init, hosts: &[Host], met: &[Met]) -> Vec<FoundHost> {
     .collect()
 }
 
-fn proposal(init: &Init, output: &Utf8Path, hosts: Vec<FoundHost>) -> Proposal {
+fn proposal(init: &Init, file: &Utf8Path, hosts: Vec<FoundHost>) -> Proposal {
     const SCHEMA: &str = "homelab.schema.json";
-    let beside = output.parent().unwrap_or(Utf8Path::new("")).join(SCHEMA);
+    let beside = file.parent().unwrap_or(Utf8Path::new("")).join(SCHEMA);
     Proposal {
-        cluster: init.cluster.clone(),
+        cluster: init.writing.cluster.clone(),
         schema: beside.exists().then(|| format!("./{SCHEMA}")),
-        user: init.user.clone(),
-        identity: init.identity.iter().map(portable).collect(),
+        user: init.reaching.user.clone(),
+        identity: init.reaching.identity.iter().map(portable).collect(),
         jump: Vec::new(),
         sudo_password: None,
         login_password: None,
@@ -279,7 +302,7 @@ fn portable(path: &LocalPath) -> LocalPath {
 }
 
 /// Says which hosts were not met. Then nothing is written: an inventory without them would not be the one asked for.
-fn failed(outcomes: &Outcomes<Met>, options: &Options) -> Option<Exit> {
+fn failed(outcomes: &Outcomes<Met>, output: Output) -> Option<Exit> {
     let failed = || {
         outcomes
             .iter()
@@ -290,7 +313,7 @@ fn failed(outcomes: &Outcomes<Met>, options: &Options) -> Option<Exit> {
         node_failure_with(name.as_str(), error, show::hint(error));
     }
     eprintln!("Nothing was written.");
-    if options.json {
+    if output.json {
         let failed = failed().map(|(name, error)| {
             json!({ "node": name.as_str(), "error": error.chain(), "hint": show::hint(error) })
         });
@@ -305,24 +328,24 @@ fn failed(outcomes: &Outcomes<Met>, options: &Options) -> Option<Exit> {
 }
 
 /// Writes the inventory as a whole, unless somebody was faster.
-fn write(output: &Utf8Path, text: &str) -> Result<(), Failure> {
+fn write(file: &Utf8Path, text: &str) -> Result<(), Failure> {
     let write = || {
-        let folder = output.parent().filter(|folder| *folder != "");
+        let folder = file.parent().filter(|folder| *folder != "");
         let folder = folder.unwrap_or(Utf8Path::new("."));
         std::fs::create_dir_all(folder)?;
         let mode = Permissions::from_mode(0o666); // less the umask
-        let mut file = tempfile::Builder::new()
+        let mut fresh = tempfile::Builder::new()
             .permissions(mode)
             .tempfile_in(folder)?;
-        file.write_all(text.as_bytes())?;
-        file.as_file().sync_all()?;
-        file.persist_noclobber(output).map_err(|error| error.error)
+        fresh.write_all(text.as_bytes())?;
+        fresh.as_file().sync_all()?;
+        fresh.persist_noclobber(file).map_err(|error| error.error)
     };
     match write() {
         Ok(_) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(exists(output)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(exists(file)),
         Err(error) => {
-            let message = format!("cannot write {output}: {error}");
+            let message = format!("cannot write {file}: {error}");
             Err(Failure::new(Exit::Failed, message))
         }
     }
