@@ -20,7 +20,7 @@ up() {
     step "Booting jarvis and ultron, as if just flashed (their image is built first, once)"
     lab up jarvis ultron
     mkdir -p "$state"
-    lab inventory >"$inventory"
+    lab inventory jarvis ultron >"$inventory"
 
     step "selfheal bootstrap --yes -i $inventory"
     selfheal bootstrap --yes -i "$inventory"

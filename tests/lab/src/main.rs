@@ -88,8 +88,11 @@ enum Action {
         #[arg(long)]
         json: bool,
     },
-    /// Print a selfheal inventory of the Pis: the first one is the control plane
-    Inventory,
+    /// Print a selfheal inventory of Pis (all of them unless named): the first one is the control plane
+    Inventory {
+        /// Their names
+        names: Vec<String>,
+    },
     /// Build image, repository and snapshot now, if they are missing
     Build,
     #[command(hide = true)]
@@ -150,8 +153,10 @@ fn run(action: Action) -> Result<()> {
             }
             Ok(())
         }
-        Action::Inventory => {
-            print!("{}", control::inventory(&statuses(&table)?));
+        Action::Inventory { names } => {
+            let mut statuses = statuses(&table)?;
+            statuses.retain(|pi| names.is_empty() || names.contains(&pi.name));
+            print!("{}", control::inventory(&statuses));
             Ok(())
         }
         Action::Build => Lab::new().map(drop),
