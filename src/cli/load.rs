@@ -17,12 +17,8 @@ pub(super) struct Loaded {
     pub(super) inventory: Arc<Inventory>,
 }
 
-/// Keys that ssh tries when it is not told which (ssh_config(5), IdentityFile).
-const USUAL_KEYS: [&str; 3] = [
-    "~/.ssh/id_ed25519.pub",
-    "~/.ssh/id_ecdsa.pub",
-    "~/.ssh/id_rsa.pub",
-];
+/// Keys in ~/.ssh that ssh tries when it is not told which (ssh_config(5), IdentityFile).
+const USUAL_KEYS: [&str; 3] = ["id_ed25519.pub", "id_ecdsa.pub", "id_rsa.pub"];
 
 /// The user's own keys may log in: those the inventory names, or on first contact by password the first usual one. Were
 /// they not wanted, switching passwords off would lock the user out.
@@ -47,7 +43,7 @@ fn authorize_own_keys(node: &mut Node) {
         own.extend(
             USUAL_KEYS
                 .iter()
-                .find_map(|path| read(home.join(path.trim_start_matches("~/")))),
+                .find_map(|name| read(crate::ssh::home()?.join(".ssh").join(name))),
         );
     }
     let wanted = &mut node.hardening.authorized_keys;

@@ -263,13 +263,7 @@ impl Text for Jump {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-
-    fn refused<T: FromStr<Err = Wrong> + fmt::Debug>(text: &str) -> String {
-        let wrong = text.parse::<T>().unwrap_err();
-        wrong.help.map_or(wrong.message.clone(), |help| {
-            format!("{}; {help}", wrong.message)
-        })
-    }
+    use crate::inventory::diagnostic::refused;
 
     #[test]
     fn a_host_is_an_address_or_a_name() {

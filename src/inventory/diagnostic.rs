@@ -95,6 +95,17 @@ impl Wrong {
     }
 }
 
+/// What is said to a text that makes no `T`, with the help behind it.
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+pub(crate) fn refused<T: std::str::FromStr<Err = Wrong> + std::fmt::Debug>(text: &str) -> String {
+    let wrong = text.parse::<T>().unwrap_err();
+    match wrong.help {
+        Some(help) => format!("{}; {help}", wrong.message),
+        None => wrong.message,
+    }
+}
+
 /// The candidate a mistyped word most probably stands for.
 pub(crate) fn nearest<'a>(
     word: &str,

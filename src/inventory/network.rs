@@ -136,13 +136,7 @@ impl Text for PortRule {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-
-    fn refused<T: FromStr<Err = Wrong> + fmt::Debug>(text: &str) -> String {
-        let wrong = text.parse::<T>().unwrap_err();
-        wrong.help.map_or(wrong.message.clone(), |help| {
-            format!("{}; {help}", wrong.message)
-        })
-    }
+    use crate::inventory::diagnostic::refused;
 
     #[test]
     fn a_network_has_no_host_bits() {

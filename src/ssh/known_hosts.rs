@@ -20,7 +20,7 @@ use line::{Marker, entries};
 
 use super::error::Place;
 use super::record::Record;
-use super::{Hop, HostKey};
+use super::{Hop, HostKey, home};
 
 /// The files to consult.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -37,11 +37,8 @@ impl KnownHosts {
     /// The files that OpenSSH uses when it is not told otherwise.
     #[must_use]
     pub fn of_user() -> Self {
-        let home = etcetera::home_dir()
-            .ok()
-            .and_then(|home| Utf8PathBuf::try_from(home).ok());
         Self {
-            user: home
+            user: home()
                 .map(|home| home.join(".ssh/known_hosts"))
                 .into_iter()
                 .collect(),

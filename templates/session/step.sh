@@ -30,7 +30,6 @@ uptime_seconds() {
 # waited for: it still holds the lock.
 take_lease() {
 	mkdir -p -m 0755 "$run"
-	mkdir -p -m 0700 "$state"
 	exec 9>"$run/step.lock"
 	flock -w 600 9 || stop $held "a step of an earlier run is still going on"
 	if [ -r "$run/lease" ]; then
@@ -60,10 +59,15 @@ expect_hash() { # PATH SHA256 [ALSO-FINE]
 }
 
 require_space() { # KIBIBYTES: writing half a file helps nobody
-	for space_path in /etc "$state"; do
+	for space_path in /etc "${state%/*}"; do
 		space_free=$(df -Pk "$space_path" | awk 'NR == 2 { print $4 }')
 		[ "${space_free:-0}" -ge "$1" ] || stop $full "no space left on $space_path: $space_free KiB free, $1 KiB needed"
 	done
+}
+
+# The first thing that a step leaves on a node for good: once it is clear that the plan still holds.
+make_state() {
+	mkdir -p -m 0700 "$state" || stop 1 "cannot make $state"
 }
 
 # Copies a file with owner and mode to a folder of selfheal's, whole or not at all.

@@ -1,9 +1,11 @@
 //! The engine without a node: a node on paper answers the probe and takes a plan's actions at their word.
 
+mod disk;
 mod paper;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use selfheal::inventory::{self, Inventory};
 use selfheal::layer;
@@ -14,7 +16,29 @@ use selfheal::resource::change::{Action, Verb};
 use selfheal_lab::fake_node::{FakeNode, Reply};
 
 use crate::binary::Home;
+use disk::DiskNode;
 use paper::PaperNode;
+
+/// An inventory of fake nodes, the first of them the control plane.
+fn homelab(nodes: &[(&str, &FakeNode)], settings: &str) -> String {
+    let identity = nodes[0].1.identity().unwrap();
+    let mut text = format!("[ssh]\nagent = false\nidentity = [\"{identity}\"]\n{settings}");
+    for (at, (name, fake)) in nodes.iter().enumerate() {
+        let role = if at == 0 { "control-plane" } else { "worker" };
+        let (port, key) = (fake.port(), fake.host_key());
+        text += &format!(
+            "[nodes.{name}]\nhost = \"127.0.0.1\"\nport = {port}\nrole = \"{role}\"\nhost_key = \"{key}\"\n"
+        );
+    }
+    text
+}
+
+/// A fake node that answers as the paper one would.
+async fn on_paper(node: PaperNode) -> FakeNode {
+    FakeNode::answering(move |exec| Reply::ok(node.answer(&exec.script())))
+        .await
+        .unwrap()
+}
 
 const NONCE: &str = "0123456789abcdef";
 
@@ -163,13 +187,7 @@ async fn a_run_with_nothing_to_do_costs_one_connection_and_one_exec() {
             .await
             .unwrap();
     let home = Home::new();
-    let text = format!(
-        "[cluster]\nname = \"lab\"\n[ssh]\nagent = false\nidentity = [\"{}\"]\n[nodes.jarvis]\nhost = \"127.0.0.1\"\n\
-         port = {}\nrole = \"control-plane\"\nhost_key = \"{}\"\n",
-        fake.identity().unwrap(),
-        fake.port(),
-        fake.host_key()
-    );
+    let text = homelab(&[("jarvis", &fake)], "");
     home.write("homelab.toml", &text);
 
     let planned = home.selfheal(&["plan"]).await;
@@ -193,21 +211,9 @@ async fn a_run_with_nothing_to_do_costs_one_connection_and_one_exec() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_terminal_nothing_is_written_unless_told() {
-    let node = PaperNode::raspberry_pi_os();
-    let fake = FakeNode::answering(move |exec| Reply::ok(node.answer(&exec.script())))
-        .await
-        .unwrap();
+    let fake = on_paper(PaperNode::raspberry_pi_os()).await;
     let home = Home::new();
-    home.write(
-        "homelab.toml",
-        &format!(
-            "[cluster]\nname = \"lab\"\n[ssh]\nagent = false\nidentity = [\"{}\"]\n[nodes.jarvis]\nhost = \"127.0.0.1\"\n\
-             port = {}\nrole = \"control-plane\"\nhost_key = \"{}\"\n",
-            fake.identity().unwrap(),
-            fake.port(),
-            fake.host_key()
-        ),
-    );
+    home.write("homelab.toml", &homelab(&[("jarvis", &fake)], ""));
     let run = home.selfheal(&["apply"]).await;
     assert_eq!(run.code, Some(3), "{run:?}");
     assert!(run.stderr.contains("--yes"), "{run:?}");
@@ -215,26 +221,80 @@ async fn without_a_terminal_nothing_is_written_unless_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_node_whose_plan_is_refused_gets_the_probe_and_nothing_else() {
+    let mut node = PaperNode::raspberry_pi_os();
+    node.link("/etc/sysctl.d/90-selfheal.conf", "/dev/null");
+    let fake = on_paper(node).await;
+    let home = Home::new();
+    home.write("homelab.toml", &homelab(&[("jarvis", &fake)], ""));
+    let run = home.selfheal(&["apply", "--yes"]).await;
+    assert_eq!(run.code, Some(1), "{run:?}");
+    assert!(run.stdout.contains("~ "), "there was more to do: {run:?}");
+    assert!(run.stderr.contains("symbolic link to /dev/null"), "{run:?}");
+    let execs = fake.execs();
+    assert_eq!((fake.connections(), execs.len()), (1, 1));
+    assert!(!DiskNode::is_step(&execs[0]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_that_has_gone_stale_is_refused_as_a_whole_and_made_anew() {
+    const MINE: &str = "192.0.2.77\tnas\n";
+    let mut node = PaperNode::raspberry_pi_os();
+    converge(&mut node, &one_node(""));
+    let node = Arc::new(DiskNode::new(node));
+    let (disk, busy) = (node.clone(), Arc::new(AtomicBool::new(false)));
+    let edits = busy.clone();
+    let fake = FakeNode::answering(move |exec| {
+        let reply = disk.answer(exec);
+        // Somebody edits a file while somebody else reads the plan.
+        if !DiskNode::is_step(exec) && edits.load(Ordering::Relaxed) {
+            disk.write("/etc/hosts", &format!("{}{MINE}", disk.read("/etc/hosts")));
+        }
+        reply
+    })
+    .await
+    .unwrap();
+    let home = Home::new();
+    // One step that changes the file and another one.
+    let another = "[hardening.journald]\nmax_use = \"123M\"\n";
+    home.write("homelab.toml", &homelab(&[("jarvis", &fake)], another));
+
+    let run = home.selfheal(&["plan"]).await;
+    assert_eq!(run.code, Some(2), "{run:?}");
+    for file in ["edit /etc/hosts", "60-selfheal.conf"] {
+        assert!(run.stdout.contains(file), "{run:?}");
+    }
+    let mut before = node.everything();
+    busy.store(true, Ordering::Relaxed);
+    let stale = home.selfheal(&["apply", "--yes"]).await;
+    assert_eq!(stale.code, Some(1), "{stale:?}");
+    let why = "error: jarvis: the node has changed since the plan was made: /etc/hosts has changed since the plan was made";
+    assert!(stale.stderr.contains(why), "{stale:?}");
+    assert!(stale.stderr.contains("hint: run again"), "{stale:?}");
+    let hosts = before
+        .iter_mut()
+        .find(|(path, _)| path.ends_with("/etc/hosts"));
+    hosts.unwrap().1.as_mut().unwrap().push_str(MINE);
+    assert_eq!(node.everything(), before, "something was written");
+
+    busy.store(false, Ordering::Relaxed);
+    let again = home.selfheal(&["apply", "--yes"]).await;
+    assert_eq!(again.code, Some(0), "{again:?}");
+    let hosts = node.read("/etc/hosts");
+    assert!(hosts.contains(MINE), "{hosts}");
+    assert!(!hosts.contains("192.0.2.1\t"), "{hosts}");
+    let journald = node.read("/etc/systemd/journald.conf.d/60-selfheal.conf");
+    assert!(journald.contains("SystemMaxUse=123M"), "{journald}");
+    assert_eq!(home.selfheal(&["plan"]).await.code, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_is_down_is_reported_and_does_not_hold_back_the_others() {
-    let node = PaperNode::raspberry_pi_os();
-    let fake = FakeNode::answering(move |exec| Reply::ok(node.answer(&exec.script())))
-        .await
-        .unwrap();
+    let fake = on_paper(PaperNode::raspberry_pi_os()).await;
     let mut down = FakeNode::running_sh().await.unwrap();
     let home = Home::new();
-    home.write(
-        "homelab.toml",
-        &format!(
-            "[cluster]\nname = \"lab\"\n[ssh]\nagent = false\nidentity = [\"{}\"]\n\
-             [nodes.jarvis]\nhost = \"127.0.0.1\"\nport = {}\nrole = \"control-plane\"\nhost_key = \"{}\"\n\
-             [nodes.ultron]\nhost = \"127.0.0.1\"\nport = {}\nrole = \"worker\"\nhost_key = \"{}\"\n",
-            fake.identity().unwrap(),
-            fake.port(),
-            fake.host_key(),
-            down.port(),
-            down.host_key(),
-        ),
-    );
+    let nodes = [("jarvis", &fake), ("ultron", &down)];
+    home.write("homelab.toml", &homelab(&nodes, ""));
     down.stop_listening().await;
     let run = home.selfheal(&["plan"]).await;
     assert_eq!(run.code, Some(4), "{run:?}");

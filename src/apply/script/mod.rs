@@ -85,6 +85,7 @@ pub fn step(
     let mut body = Body::default();
     body.call("require_space", &[&space(&actions).to_string()]);
     actions.iter().for_each(|action| body.expectation(action));
+    body.line("make_state");
     actions.iter().for_each(|action| body.keep(action));
     if let Some(guard) = guard {
         body.arm(guard, step, &actions, holder);

@@ -7,7 +7,7 @@ use camino::Utf8PathBuf;
 
 use super::{ConfigError, JumpHost, Overrides};
 use crate::ssh::known_hosts::KnownHosts;
-use crate::ssh::{Agent, Hop};
+use crate::ssh::{Agent, Hop, home};
 
 /// The answer of `ssh -G`: lines of a keyword in lower case and its value. A keyword may come several times.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -142,11 +142,6 @@ fn local_user() -> String {
 }
 
 fn expand_home(path: &str) -> Utf8PathBuf {
-    let home = || {
-        etcetera::home_dir()
-            .ok()
-            .and_then(|home| Utf8PathBuf::try_from(home).ok())
-    };
     match path.strip_prefix("~/") {
         Some(rest) => home().map_or_else(|| path.into(), |home| home.join(rest)),
         None => path.into(),

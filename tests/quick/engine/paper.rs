@@ -2,8 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
-use selfheal::node::ledger::{Id, Kind, Ledger, original_of};
+use selfheal::node::ledger::{self, Id, Kind, Ledger, original_of};
 use selfheal::plan::NodePlan;
 use selfheal::resource::change::Action;
 
@@ -122,6 +125,36 @@ impl PaperNode {
     /// Puts a symbolic link there.
     pub fn link(&mut self, path: &str, target: &str) {
         self.links.insert(path.to_owned(), target.to_owned());
+    }
+
+    /// Puts files, folders and the ledger below a folder of this machine's.
+    pub fn lay_out(&self, root: &Path) {
+        let below = |path: &str| root.join(path.trim_start_matches('/'));
+        for folder in &self.folders {
+            fs::create_dir_all(below(folder)).unwrap();
+        }
+        let ledger = self.ledger.to_string();
+        let files = self
+            .files
+            .iter()
+            .map(|(path, file)| (path.as_str(), file.mode, &file.content[..]));
+        for (path, mode, content) in files.chain([(ledger::PATH, 0o600, ledger.as_bytes())]) {
+            let path = below(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, content).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        }
+    }
+
+    /// Takes what [`PaperNode::lay_out`] put there as it is now.
+    pub fn read_back(&mut self, root: &Path) {
+        let below = |path: &str| root.join(path.trim_start_matches('/'));
+        for (path, file) in &mut self.files {
+            let path = below(path);
+            file.content = fs::read(&path).unwrap();
+            file.mode = fs::metadata(&path).unwrap().permissions().mode() & 0o7777;
+        }
+        self.ledger = Ledger::parse(&fs::read_to_string(below(ledger::PATH)).unwrap());
     }
 
     /// Packages and modules stay on a node that selfheal leaves, and so do units that came with a package.
