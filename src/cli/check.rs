@@ -1,7 +1,7 @@
 //! `selfheal check`: validates the inventory offline.
 
 use super::exit::Exit;
-use super::load::find;
+use super::load::{find, unreadable};
 use super::options::{Options, Output};
 use super::output::{Failure, print, print_json};
 use crate::inventory;
@@ -13,7 +13,7 @@ pub(super) fn run(output: Output, options: &Options) -> Result<Exit, Failure> {
         Ok(loaded) => (true, loaded.report),
         Err(invalid) => match invalid.report() {
             Some(report) => (false, report.clone()),
-            None => return Err(Failure::new(Exit::Usage, invalid.to_string())),
+            None => return Err(unreadable(invalid)),
         },
     };
     if output.json {

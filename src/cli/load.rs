@@ -68,7 +68,7 @@ pub(super) fn load(options: &Options) -> Result<Loaded, Failure> {
                 );
                 Failure::new(Exit::Usage, message).hint("nothing was sent to any node")
             }
-            None => Failure::new(Exit::Usage, invalid.to_string()),
+            None => unreadable(invalid),
         }
     })?;
     eprint!("{}", loaded.report.render(options.style().colour));
@@ -79,6 +79,12 @@ pub(super) fn load(options: &Options) -> Result<Loaded, Failure> {
     Ok(Loaded {
         inventory: Arc::new(inventory),
     })
+}
+
+/// An inventory of which not even a report can be made.
+pub(super) fn unreadable(invalid: inventory::Invalid) -> Failure {
+    let failure = Failure::new(Exit::Usage, format!("{:#}", anyhow::Error::new(invalid)));
+    failure.hint("`selfheal init` writes one, and `--inventory FILE` names another")
 }
 
 /// The inventory's file: the one named, or the first of the usual places.

@@ -31,12 +31,6 @@ impl Failure {
     }
 }
 
-impl From<anyhow::Error> for Failure {
-    fn from(error: anyhow::Error) -> Failure {
-        Failure::new(Exit::Failed, format!("{error:#}"))
-    }
-}
-
 pub(super) fn failure(failure: &Failure) {
     if !failure.message.is_empty() {
         eprintln!("error: {}", failure.message);

@@ -186,7 +186,7 @@ impl NodeError {
         let mut text = self.to_string();
         let mut source = std::error::Error::source(self);
         while let Some(cause) = source {
-            let cause_text = cause.to_string();
+            let cause_text = without_number(cause.to_string());
             if !text.contains(&cause_text) {
                 text.push_str(": ");
                 text.push_str(&cause_text);
@@ -194,6 +194,14 @@ impl NodeError {
             source = cause.source();
         }
         text
+    }
+}
+
+/// What the system says, without its number for it: "Connection refused (os error 111)" tells nobody more.
+fn without_number(text: String) -> String {
+    match text.split_once(" (os error ") {
+        Some((said, number)) if number.ends_with(')') => said.to_owned(),
+        _ => text,
     }
 }
 

@@ -204,9 +204,7 @@ pub struct Loaded {
 #[derive(Debug, thiserror::Error)]
 pub enum Invalid {
     /// The file is not there, or cannot be read.
-    #[error(
-        "cannot read the inventory {file} (`selfheal init` writes one, `--inventory FILE` names another)"
-    )]
+    #[error("cannot read the inventory {file}")]
     Unreadable {
         /// The file.
         file: Utf8PathBuf,

@@ -9,7 +9,7 @@ use super::{Inventory, Node};
 
 /// An expression that chooses no node.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{expression}` matches no node{}; {known}", near.as_ref().map_or(String::new(), |near| format!(", did you mean `{near}`?")))]
+#[error("`{expression}` matches no node{}; {known}", near.as_ref().map_or(String::new(), |near| format!(" (did you mean `{near}`?)")))]
 pub struct NoSuchNode {
     expression: String,
     near: Option<String>,
@@ -121,7 +121,7 @@ mod tests {
     fn a_part_that_matches_nothing_names_what_there_is() {
         assert_eq!(
             selected("pi-1,jarvs").unwrap_err(),
-            "`jarvs` matches no node, did you mean `jarvis`?; there are the nodes `jarvis`, `pi-1` and `pi-2` \
+            "`jarvs` matches no node (did you mean `jarvis`?); there are the nodes `jarvis`, `pi-1` and `pi-2` \
              and the groups `@control-plane`, `@ssd` and `@worker`"
         );
         for nothing in ["", ",", "@", "pi-?*?", "@role"] {

@@ -104,8 +104,10 @@ impl<T: Text> Value for T {
 
     fn read(value: &Found<'_>, problems: &mut Problems) -> Option<Self> {
         let Some(text) = value.get_ref().as_str() else {
-            let help =
-                scalar(value.get_ref()).map(|text| format!("write it in quotes: `\"{text}\"`"));
+            let help = scalar(value.get_ref()).and_then(|text| match text.parse::<T>() {
+                Ok(_) => Some(format!("write it in quotes: `\"{text}\"`")),
+                Err(wrong) => wrong.help,
+            });
             problems.wrong_type(value, &format!("{} (a string)", T::EXPECTED), help);
             return None;
         };

@@ -1,6 +1,7 @@
 //! What the TOML parser complains about, without what only follows from it.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use toml::de::Error;
 
@@ -13,6 +14,8 @@ use super::lines::Lines;
 pub(crate) struct Syntax {
     pub(crate) errors: Vec<Diagnostic>,
     lines: BTreeSet<usize>,
+    /// Parts below the broken header of a table: what stands there is taken for another table's.
+    astray: Vec<Range<usize>>,
     /// Where the document stops making sense.
     end: usize,
 }
@@ -30,6 +33,16 @@ impl Syntax {
             found.retain(|found| found.span.start < lines.start(end));
             found.push(list);
         }
+        let headers: Vec<(bool, Range<usize>)> = found
+            .iter()
+            .filter_map(|found| Some((twice(found), below_header(source, lines, found)?)))
+            .collect();
+        found.retain(|found| {
+            let at = found.span.start;
+            !(twice(found) && headers.iter().any(|(_, part)| part.contains(&at)))
+        });
+        let astray = headers.into_iter().filter(|(twice, _)| !twice);
+        let astray = astray.map(|(_, part)| part).collect();
         found.dedup_by_key(|found| lines.line(found.span.start));
         let lines = found
             .iter()
@@ -38,14 +51,39 @@ impl Syntax {
         Self {
             errors: found,
             lines,
+            astray,
             end,
         }
     }
 
     /// Whether this, found in what the parser made of the document, is only a consequence of a syntax error.
     pub(crate) fn hides(&self, lines: &Lines, found: &Diagnostic) -> bool {
-        found.span.start > self.end || self.lines.contains(&lines.line(found.span.start))
+        let at = found.span.start;
+        at > self.end
+            || self.lines.contains(&lines.line(at))
+            || self.astray.iter().any(|part| part.contains(&at))
     }
+}
+
+fn twice(found: &Diagnostic) -> bool {
+    found.message == "duplicate key"
+}
+
+/// What stands between a table's header that is wrong and the next header.
+fn below_header(source: &str, lines: &Lines, found: &Diagnostic) -> Option<Range<usize>> {
+    let header = lines.start(found.span.start);
+    let rest = source.get(header..)?;
+    if !rest.trim_start().starts_with('[') {
+        return None;
+    }
+    let below = header + rest.find('\n')? + 1;
+    let next = source.get(below..)?;
+    let next = next
+        .split_inclusive('\n')
+        .take_while(|line| !line.trim_start().starts_with('['))
+        .map(str::len)
+        .sum::<usize>();
+    Some(below..below + next)
 }
 
 /// The line where a list without an end can be noticed first; the parser notices at the end of the document.

@@ -44,7 +44,7 @@ impl SudoRefusal {
     pub(super) fn hint(self) -> &'static str {
         match self {
             Self::PasswordRequired => {
-                "give the sudo password's source in the inventory, or let the user use sudo without one"
+                "say in [ssh] where its password comes from, like `sudo_password = { env = \"PI_SUDO\" }`, or let the user use sudo without one"
             }
             Self::WrongPassword => "check the sudo password's source in the inventory",
             Self::NotAllowed => "add the user to the group sudo on the node",

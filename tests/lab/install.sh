@@ -4,8 +4,7 @@
 set -eu
 
 # qemu runs the Pis; mmdebstrap, e2fsprogs, fakeroot, cpio, kmod, xz and zstd build their image; mtools and dosfstools
-# hold the boot partition; gcc links the Rust code; shellcheck reads the scripts, groff the manual
-# page.
+# hold the boot partition; gcc links the Rust code; shellcheck reads the scripts, groff the manual page.
 packages="qemu-system-x86 qemu-utils mmdebstrap fakeroot uidmap e2fsprogs mtools dosfstools cpio kmod xz-utils zstd
 openssh-client util-linux debian-archive-keyring ca-certificates gcc libc6-dev shellcheck groff-base"
 

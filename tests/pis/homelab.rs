@@ -13,6 +13,10 @@ use tempfile::TempDir;
 /// Settings for tests that are not about packages: under software emulation an installation takes minutes.
 pub const NO_PACKAGES: &str = "[hardening]\nautomatic_upgrades = \"off\"\n";
 
+/// Settings that change little, for tests that are about the node and not about the settings.
+pub const LITTLE: &str = "[hardening]\nautomatic_upgrades = \"off\"\nswap = \"keep\"\ndisable_services = []\nmodules = []\n\
+    [boot]\nmemory_cgroup = false\npsi = false\n";
+
 /// Virtual Pis and the inventory that describes them. The first one is the control plane.
 pub struct Homelab {
     pub pis: Vec<Pi>,
@@ -75,7 +79,8 @@ impl Homelab {
         std::fs::write(self.inventory(), text).unwrap();
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    /// selfheal with these arguments, this inventory and this home.
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_selfheal"));
         command
             .args(arguments)
@@ -146,7 +151,7 @@ pub struct Run {
 }
 
 impl Run {
-    fn of(output: &Output) -> Run {
+    pub fn of(output: &Output) -> Run {
         Run {
             code: output.status.code(),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),

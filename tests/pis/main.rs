@@ -7,3 +7,5 @@ mod interrupted;
 mod lab;
 mod lockout;
 mod odd;
+mod packages;
+mod way_in;

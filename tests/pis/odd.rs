@@ -3,11 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::homelab::{Homelab, NO_PACKAGES};
-
-/// Settings that change little, for tests that are about the node and not about the settings.
-const LITTLE: &str = "[hardening]\nautomatic_upgrades = \"off\"\nswap = \"keep\"\ndisable_services = []\nmodules = []\n\
-    [boot]\nmemory_cgroup = false\npsi = false\n";
+use crate::homelab::{Homelab, LITTLE, NO_PACKAGES};
 
 #[test]
 fn an_odd_node_converges_like_any_other() {

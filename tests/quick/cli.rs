@@ -167,3 +167,29 @@ async fn groff_has_nothing_to_say_about_the_manual_page() {
     let said = String::from_utf8_lossy(&groff.stderr);
     assert!(groff.status.success() && said.is_empty(), "{said}");
 }
+
+#[tokio::test]
+async fn an_inventory_that_cannot_be_read_is_named_with_the_reason_and_the_remedy() {
+    let home = Home::new();
+    home.write("folder/file", "");
+    for command in ["check", "plan", "apply"] {
+        for (file, why) in [
+            ("nope.toml", "No such file or directory"),
+            ("folder", "Is a directory"),
+        ] {
+            let ended = home.selfheal(&[command, "-i", file]).await;
+            assert_eq!(ended.code, Some(3), "{ended:?}");
+            let error = format!("error: cannot read the inventory {file}: {why}");
+            assert!(ended.stderr.contains(&error), "{ended:?}");
+            assert!(ended.stderr.contains("hint: `selfheal init`"), "{ended:?}");
+        }
+        let ended = home.selfheal(&[command]).await;
+        assert_eq!(ended.code, Some(3), "{ended:?}");
+        assert!(
+            ended
+                .stderr
+                .contains("inventory/homelab.toml or homelab.toml"),
+            "{ended:?}"
+        );
+    }
+}

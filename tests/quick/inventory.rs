@@ -474,3 +474,50 @@ fn the_strongest_pi_becomes_the_control_plane_unless_one_is_named() {
         ["worker", "control-plane"]
     );
 }
+
+/// The messages about a text, with their lines.
+fn complaints(text: &str) -> Vec<String> {
+    let diagnostics = parse(text).1.diagnostics().to_vec();
+    let line = |at: usize| text[..at].matches('\n').count() + 1;
+    let shown = diagnostics.iter().map(|found| {
+        let help = found.help.clone().unwrap_or_default();
+        format!("{}: {}; {help}", line(found.span.start), found.message)
+    });
+    shown.collect()
+}
+
+#[test]
+fn what_only_follows_from_an_error_is_not_an_error_of_its_own() {
+    const ULTRON: &str =
+        "[nodes.ultron]\nhost = \"10.0.0.2\"\nrole = \"worker\"\nmodle = \"pi5\"\n";
+    for (text, expected) in [
+        // The header of a table is broken: its keys are not those of the table before.
+        (
+            format!("[nodes.jarvis\nhost = \"10.0.0.1\"\nuser = \"pi\"\n{ULTRON}"),
+            vec!["1: unclosed table", "7: unknown key `modle`"],
+        ),
+        (
+            format!("{ULTRON}{ULTRON}host = \"10.0.0.3\"\n"),
+            vec!["4: unknown key `modle`", "5: duplicate key"],
+        ),
+        (
+            "nodes = 3\n".to_owned(),
+            vec!["1: expected a table, found a whole number"],
+        ),
+    ] {
+        let found = complaints(&text);
+        let found: Vec<&str> = found.iter().map(String::as_str).collect();
+        assert_eq!(found.len(), expected.len(), "{found:?}");
+        for (found, expected) in found.iter().zip(expected) {
+            assert!(found.starts_with(expected), "{found}, not {expected}");
+        }
+    }
+}
+
+#[test]
+fn a_number_where_a_text_belongs_is_told_what_would_be_right() {
+    let found = complaints("[ssh]\nconnect_timeout = 15\nuser = 7\n[nodes]\n");
+    assert!(found[0].contains("write the unit: `\"15s\"`"), "{found:?}");
+    let version = complaints("[versions]\nk3s = 1.36\n[nodes]\n");
+    assert!(!version[0].contains("write it in quotes"), "{version:?}");
+}

@@ -80,7 +80,10 @@ pub(super) fn collisions(document: &DeTable<'_>, nodes: &[Draft<'_>], problems: 
 }
 
 pub(super) fn control_planes(document: &DeTable<'_>, nodes: &[Draft<'_>], problems: &mut Problems) {
-    if !document.contains_key("nodes") || nodes.iter().any(|node| node.section.role.0.is_none()) {
+    let tables = document
+        .get("nodes")
+        .is_some_and(|nodes| nodes.get_ref().is_table());
+    if !tables || nodes.iter().any(|node| node.section.role.0.is_none()) {
         return; // which is said already
     }
     let planes: Vec<_> = nodes

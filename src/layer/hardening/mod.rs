@@ -38,14 +38,17 @@ const FOLDERS: [&str; 4] = [
     "/var/log/journal",
 ];
 
-/// Kernel and firmware packages, of which a node has some: Ubuntu's, then Raspberry Pi OS's (domain.md §3.3).
-const KERNELS: [&str; 6] = [
+/// Kernel and firmware packages, of which a node has some: Ubuntu's, then Raspberry Pi OS's (domain.md §3.3), then
+/// Debian's. Those that it has are held: these names draw in each new version, so no other has to be.
+const KERNELS: [&str; 8] = [
     "linux-raspi",
     "linux-image-raspi",
     "linux-headers-raspi",
     "linux-image-rpi-v8",
     "linux-image-rpi-2712",
     "raspi-firmware",
+    "linux-image-arm64",
+    "linux-image-amd64",
 ];
 
 /// What keeps time; one is enough.
