@@ -243,12 +243,17 @@ fn boot_file(pi: &Pi, path: &str) -> String {
     pi.ok(&format!("cat /boot/firmware/{path}")).unwrap()
 }
 
+fn booted_with(pi: &Pi, line: &str) -> bool {
+    let line = line.replace("console=serial0", "console=ttyS0");
+    pi.ok("cat /proc/cmdline").unwrap().ends_with(&line)
+}
+
 #[test]
 fn new_boot_files_of_ubuntu_are_tried_and_kept_over_a_double_boot() {
     let lab = Lab::new().unwrap();
     let pi = ubuntu(&lab);
     let original = boot_file(&pi, "current/cmdline.txt");
-    assert!(pi.ok("cat /proc/cmdline").unwrap().ends_with(&original));
+    assert!(booted_with(&pi, &original));
     pi.ok(". /etc/os-release; test \"$ID $VERSION_ID\" = 'ubuntu 25.10'")
         .unwrap();
     pi.ok("sudo piboot-try --reboot; ! sudo piboot-try --test")
@@ -299,7 +304,7 @@ fn ubuntu_falls_back_from_new_boot_files_that_fail() {
     let original = boot_file(&pi, "current/cmdline.txt");
     let fell_back = || {
         pi.ok("systemctl is-system-running --wait").unwrap();
-        assert!(pi.ok("cat /proc/cmdline").unwrap().ends_with(&original));
+        assert!(booted_with(&pi, &original));
         assert_eq!(boot_file(&pi, "current/cmdline.txt"), original);
         assert_eq!(boot_file(&pi, "current/state"), "good\n");
         assert_eq!(boot_file(&pi, "new/state"), "bad\n");
@@ -312,10 +317,7 @@ fn ubuntu_falls_back_from_new_boot_files_that_fail() {
         .unwrap();
     let rejected = pi.wait_for_reboot(&fresh, BOOT).unwrap();
     assert_eq!(pi.boots(), 3);
-    assert!(
-        pi.serial_log()
-            .contains("cannot mount root 'LABEL=nowhere'")
-    );
+    assert!(pi.serial_log().contains("cannot mount root"));
     fell_back();
 
     // The plug is pulled during the trial: good files, but the firmware knows nothing of them any more.
