@@ -2,8 +2,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use selfheal_lab::Lab;
-use selfheal_lab::pi::BOOT;
+use selfheal_lab::pi::{BOOT, Pi};
+use selfheal_lab::{Lab, Layout, Options};
 
 fn now() -> u64 {
     SystemTime::now()
@@ -229,4 +229,112 @@ fn a_dropped_pi_leaves_no_process_and_no_disks() {
         std::net::TcpStream::connect(("127.0.0.1", port)).is_err(),
         "qemu still listens"
     );
+}
+
+fn ubuntu(lab: &Lab) -> Pi {
+    let options = Options {
+        layout: Layout::Ubuntu,
+        ..Options::default()
+    };
+    lab.boot_with("jarvis", &options).unwrap()
+}
+
+fn boot_file(pi: &Pi, path: &str) -> String {
+    pi.ok(&format!("cat /boot/firmware/{path}")).unwrap()
+}
+
+fn booted_with(pi: &Pi, line: &str) -> bool {
+    let line = line.replace("console=serial0", "console=ttyS0");
+    pi.ok("cat /proc/cmdline").unwrap().ends_with(&line)
+}
+
+#[test]
+fn new_boot_files_of_ubuntu_are_tried_and_kept_over_a_double_boot() {
+    let lab = Lab::new().unwrap();
+    let pi = ubuntu(&lab);
+    let original = boot_file(&pi, "current/cmdline.txt");
+    assert!(booted_with(&pi, &original));
+    pi.ok(". /etc/os-release; test \"$ID $VERSION_ID\" = 'ubuntu 25.10'")
+        .unwrap();
+    pi.ok("sudo piboot-try --reboot; ! sudo piboot-try --test")
+        .unwrap();
+
+    // A second run makes new/ again from current/, and with it forgets what was edited.
+    pi.ok("sudo flash-kernel && echo lost | sudo tee /boot/firmware/new/cmdline.txt && sudo flash-kernel")
+        .unwrap();
+    assert_eq!(boot_file(&pi, "new/cmdline.txt"), original);
+    assert_eq!(boot_file(&pi, "new/state"), "unknown\n");
+    pi.ok("sudo sed -i 's/$/ psi=1/' /boot/firmware/new/cmdline.txt && sudo piboot-try --test")
+        .unwrap();
+    assert_eq!(boot_file(&pi, "current/cmdline.txt"), original);
+
+    let before = pi.boot_id().unwrap();
+    pi.ok("sudo reboot || true").unwrap();
+    pi.wait_for_reboot(&before, 2 * BOOT).unwrap();
+    assert_eq!(pi.boots(), 3, "one boot to notice, one to try");
+    // ssh may be up before the trial is over.
+    pi.ok("systemctl is-system-running --wait").unwrap();
+    assert_eq!(
+        boot_file(&pi, "current/cmdline.txt"),
+        original.replace('\n', " psi=1\n")
+    );
+    assert_eq!(boot_file(&pi, "current/state"), "good\n");
+    assert_eq!(boot_file(&pi, "old/cmdline.txt"), original);
+    pi.ok("test -e /proc/pressure/cpu && ! test -e /boot/firmware/new")
+        .unwrap();
+
+    // Back to the old files; the others are good and not tried again, unless somebody wants them to be.
+    let promoted = pi.boot_id().unwrap();
+    pi.ok("sudo piboot-try --restore-old && ! sudo piboot-try --test")
+        .unwrap();
+    assert_eq!(boot_file(&pi, "current/cmdline.txt"), original);
+    pi.ok(
+        "! test -e /boot/firmware/old && sudo piboot-try --reset-new && sudo piboot-try --reboot",
+    )
+    .unwrap();
+    pi.wait_for_reboot(&promoted, BOOT).unwrap();
+    assert_eq!(pi.boots(), 4, "straight to the trial");
+    pi.ok("test -e /proc/pressure/cpu").unwrap();
+}
+
+#[test]
+fn ubuntu_falls_back_from_new_boot_files_that_fail() {
+    let lab = Lab::new().unwrap();
+    let pi = ubuntu(&lab);
+    let original = boot_file(&pi, "current/cmdline.txt");
+    let fell_back = || {
+        pi.ok("systemctl is-system-running --wait").unwrap();
+        assert!(booted_with(&pi, &original));
+        assert_eq!(boot_file(&pi, "current/cmdline.txt"), original);
+        assert_eq!(boot_file(&pi, "current/state"), "good\n");
+        assert_eq!(boot_file(&pi, "new/state"), "bad\n");
+        pi.ok("! sudo piboot-try --test").unwrap();
+    };
+
+    // The kernel finds no root and gives up after panic=10.
+    let fresh = pi.boot_id().unwrap();
+    pi.ok("sudo flash-kernel && sudo sed -i s/LABEL=writable/LABEL=nowhere/ /boot/firmware/new/cmdline.txt && sudo piboot-try --reboot")
+        .unwrap();
+    let rejected = pi.wait_for_reboot(&fresh, 2 * BOOT).unwrap();
+    assert_eq!(pi.boots(), 3);
+    assert!(pi.serial_log().contains("cannot mount root"));
+    fell_back();
+
+    // The plug is pulled during the trial: good files, but the firmware knows nothing of them any more.
+    pi.ok("sudo flash-kernel && sudo piboot-try --reboot")
+        .unwrap();
+    pi.wait_for_boots(4, BOOT).unwrap();
+    pi.power_cut().unwrap();
+    assert_eq!(pi.read_boot_file("new/state").unwrap(), b"trying\n");
+    pi.power_on().unwrap();
+    let unplugged = pi.wait_for_reboot(&rejected, BOOT).unwrap();
+    assert_eq!(pi.boots(), 5);
+    fell_back();
+
+    // What has booted is refused by the Pi's own check.
+    pi.ok("sudo flash-kernel && echo false | sudo tee -a /etc/flash-kernel/piboot-validate && sudo piboot-try --reboot")
+        .unwrap();
+    pi.wait_for_boots(7, 2 * BOOT).unwrap();
+    pi.wait_for_reboot(&unplugged, BOOT).unwrap();
+    fell_back();
 }

@@ -20,29 +20,54 @@ pub enum BootMode {
     Tryboot,
 }
 
-/// The path of the command line file on the boot partition, as config.txt says.
-#[must_use]
-pub fn cmdline_path(config: &str, mode: BootMode) -> String {
-    let (mut prefix, mut file) = ("", "cmdline.txt");
-    let mut applies = true;
-    for line in config.lines().map(str::trim_end) {
-        if let Some(section) = line
-            .strip_prefix('[')
-            .and_then(|rest| rest.strip_suffix(']'))
-        {
-            applies = match section {
-                "all" => true,
-                "tryboot" => mode == BootMode::Tryboot,
-                // Filters for boards, displays and pins: the lab's Pi is none of them.
-                _ => false,
-            };
-        } else if applies && let Some(value) = line.strip_prefix("os_prefix=") {
-            prefix = value;
-        } else if applies && let Some(value) = line.strip_prefix("cmdline=") {
-            file = value;
+/// The files that the firmware boots, as config.txt names them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BootFiles<'a> {
+    /// `os_prefix`, put before the names of all files.
+    prefix: &'a str,
+    kernel: &'a str,
+    cmdline: &'a str,
+}
+
+impl<'a> BootFiles<'a> {
+    /// Reads config.txt; later settings win.
+    #[must_use]
+    pub fn named_by(config: &'a str, mode: BootMode) -> Self {
+        let mut files = Self {
+            prefix: "",
+            kernel: "kernel8.img",
+            cmdline: "cmdline.txt",
+        };
+        // `[all]` ends all filters; filters of different kinds must all apply.
+        let (mut board, mut boot) = (true, true);
+        for line in config.lines().map(str::trim_end) {
+            if let Some(section) = line
+                .strip_prefix('[')
+                .and_then(|rest| rest.strip_suffix(']'))
+            {
+                match section {
+                    "all" => (board, boot) = (true, true),
+                    "tryboot" => boot = mode == BootMode::Tryboot,
+                    // Filters for boards, displays and pins: the lab's Pi is none of them.
+                    _ => board = false,
+                }
+            } else if board && boot {
+                match line.split_once('=') {
+                    Some(("os_prefix", value)) => files.prefix = value,
+                    Some(("kernel", value)) => files.kernel = value,
+                    Some(("cmdline", value)) => files.cmdline = value,
+                    _ => {}
+                }
+            }
         }
+        files
     }
-    format!("{prefix}{file}")
+
+    /// The path of the command line file on the boot partition.
+    #[must_use]
+    pub fn cmdline_path(&self) -> String {
+        format!("{}{}", self.prefix, self.cmdline)
+    }
 }
 
 /// What the kernel gets: the file's first line, behind the tokens that firmware and Pi kernel add on their own (a
@@ -107,11 +132,42 @@ impl BootPartition {
 
     /// What the firmware hands to the kernel.
     pub(crate) fn kernel_command_line(&self, mode: BootMode) -> Result<String> {
+        let config = match mode {
+            BootMode::Tryboot if !self.tries_with_config_txt() => "tryboot.txt",
+            BootMode::Tryboot | BootMode::Normal => "config.txt",
+        };
         // The firmware boots without a config.txt too.
-        let config = self.read("config.txt").unwrap_or_default();
-        let path = cmdline_path(&String::from_utf8_lossy(&config), mode);
+        let config = self.read(config).unwrap_or_default();
+        let config = String::from_utf8_lossy(&config);
+        let mut files = BootFiles::named_by(&config, mode);
+        if !self.holds_system(&files) {
+            // What a Pi then finds in the root is no kernel. The lab has one of its own, which finds no root: it hangs, as
+            // the bootloader of a Pi 5 does, until the plug is pulled.
+            files.prefix = "";
+        }
         // Without a cmdline.txt it hands over nothing; the kernel then finds no root.
-        Ok(kernel_command_line(&self.read(&path).unwrap_or_default()))
+        let cmdline = self.read(&files.cmdline_path()).unwrap_or_default();
+        Ok(kernel_command_line(&cmdline))
+    }
+
+    /// Whether a trial boot is one with config.txt and its `[tryboot]` sections, instead of one with tryboot.txt.
+    fn tries_with_config_txt(&self) -> bool {
+        let autoboot = self.read("autoboot.txt").unwrap_or_default();
+        String::from_utf8_lossy(&autoboot)
+            .lines()
+            .any(|line| line.trim_end() == "tryboot_a_b=1")
+    }
+
+    /// Whether there is what a prefix needs to count: a kernel and a device tree.
+    fn holds_system(&self, files: &BootFiles<'_>) -> bool {
+        [files.kernel, "*.dtb"].iter().all(|name| {
+            process::output(
+                self.mtools("mdir")
+                    .arg("-b")
+                    .arg(format!("::{}{name}", files.prefix)),
+            )
+            .is_ok()
+        })
     }
 
     fn mtools(&self, tool: &str) -> Command {
@@ -126,6 +182,8 @@ impl BootPartition {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -153,6 +211,10 @@ mod tests {
         );
     }
 
+    fn cmdline_path(config: &str, mode: BootMode) -> String {
+        BootFiles::named_by(config, mode).cmdline_path()
+    }
+
     #[test]
     fn config_txt_says_where_the_command_line_is() {
         assert_eq!(cmdline_path("", BootMode::Normal), "cmdline.txt");
@@ -163,11 +225,57 @@ mod tests {
             ),
             "cmdline.txt"
         );
-        let ubuntu = "[all]\nos_prefix=current/\n[tryboot]\nos_prefix=new/\n";
+        let ubuntu = "[all]\nos_prefix=current/\n[tryboot]\nos_prefix=new/\n[pi4]\nos_prefix=no/\n[tryboot]\nos_prefix=no/\n";
         assert_eq!(
             cmdline_path(ubuntu, BootMode::Normal),
             "current/cmdline.txt"
         );
         assert_eq!(cmdline_path(ubuntu, BootMode::Tryboot), "new/cmdline.txt");
+    }
+
+    /// A vfat with these files.
+    fn partition(folder: &Path, files: &[(&str, &str)]) -> BootPartition {
+        let image = folder.join("boot.vfat");
+        fs::File::create(&image).unwrap().set_len(4 << 20).unwrap();
+        process::output(Command::new("mkfs.vfat").arg(&image)).unwrap();
+        let partition = BootPartition::new(&image);
+        for name in ["current", "new"] {
+            process::output(partition.mtools("mmd").arg(format!("::{name}"))).unwrap();
+        }
+        for (path, content) in files {
+            partition.write(path, content.as_bytes()).unwrap();
+        }
+        partition
+    }
+
+    #[test]
+    fn a_trial_boots_new_if_there_is_a_system_in_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let partition = partition(
+            folder.path(),
+            &[
+                ("autoboot.txt", "[all]\ntryboot_a_b=1\n"),
+                (
+                    "config.txt",
+                    "[all]\nos_prefix=current/\n[tryboot]\nos_prefix=new/\n[all]\nkernel=vmlinuz\n",
+                ),
+                ("current/vmlinuz", "kernel"),
+                ("current/a.dtb", "device tree"),
+                ("current/cmdline.txt", "root=LABEL=current"),
+                ("new/vmlinuz", "kernel"),
+                ("new/cmdline.txt", "root=LABEL=new"),
+            ],
+        );
+        let root = |mode| {
+            let line = partition.kernel_command_line(mode).unwrap();
+            line.split_once("root=LABEL=")
+                .map(|(_, root)| root.to_owned())
+        };
+        assert_eq!(root(BootMode::Normal).as_deref(), Some("current"));
+        assert_eq!(root(BootMode::Tryboot), None, "without a device tree");
+        partition.write("new/a.dtb", b"device tree").unwrap();
+        assert_eq!(root(BootMode::Tryboot).as_deref(), Some("new"));
+        partition.write("autoboot.txt", b"[all]\n").unwrap();
+        assert_eq!(root(BootMode::Tryboot), None, "there is no tryboot.txt");
     }
 }

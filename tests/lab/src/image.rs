@@ -14,6 +14,8 @@ use crate::process;
 #[derive(Debug, Clone)]
 pub struct Image {
     folder: PathBuf,
+    /// Where root file system and boot partition are.
+    disks: PathBuf,
     base: PathBuf,
     /// What it was made from; whoever builds on the image adds to it.
     pub(crate) recipe: Recipe,
@@ -41,22 +43,32 @@ impl Image {
             build_image(&guest, &sources, &base, out)
         })?;
         Ok(Self {
+            disks: folder.clone(),
             folder,
             base,
             recipe,
         })
     }
 
+    /// The same with other disks: a folder with root.qcow2 and boot.vfat.
+    pub(crate) fn with_disks(&self, disks: PathBuf, recipe: Recipe) -> Self {
+        Self {
+            disks,
+            recipe,
+            ..self.clone()
+        }
+    }
+
     /// The root file system, to be used as a backing file only.
     #[must_use]
     pub fn disk(&self) -> PathBuf {
-        self.folder.join("root.qcow2")
+        self.disks.join("root.qcow2")
     }
 
     /// The boot partition as it comes fresh.
     #[must_use]
     pub fn boot_partition(&self) -> PathBuf {
-        self.folder.join("boot.vfat")
+        self.disks.join("boot.vfat")
     }
 
     /// The uncompressed kernel.
@@ -123,15 +135,8 @@ fn build_image(guest: &Path, sources: &str, base: &Path, out: &Path) -> Result<(
     apt.unpack(&apt.dependency("linux-image-amd64")?, &kernel)?;
     apt.unpack("busybox-static", &busybox)?;
 
-    let mut build = if process::text(Command::new("id").arg("-u"))?.trim() == "0" {
-        Command::new(guest.join("image.sh"))
-    } else {
-        let mut fakeroot = Command::new("fakeroot");
-        fakeroot.arg(guest.join("image.sh"));
-        fakeroot
-    };
     process::output(
-        build
+        as_root(&guest.join("image.sh"))?
             .arg(base.join("base.tar"))
             .args([&kernel, &busybox])
             .arg(out),
@@ -153,6 +158,16 @@ fn build_image(guest: &Path, sources: &str, base: &Path, out: &Path) -> Result<(
     fs::remove_dir_all(kernel)?;
     fs::remove_dir_all(out.join("apt"))?;
     Ok(())
+}
+
+/// A script to be run as root, or as if by root.
+pub(crate) fn as_root(script: &Path) -> Result<Command> {
+    if process::text(Command::new("id").arg("-u"))?.trim() == "0" {
+        return Ok(Command::new(script));
+    }
+    let mut fakeroot = Command::new("fakeroot");
+    fakeroot.arg(script);
+    Ok(fakeroot)
 }
 
 /// The ELF kernel inside a bzImage, so that software emulation need not run the decompressor. Offsets are those of the

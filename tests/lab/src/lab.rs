@@ -2,8 +2,8 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, Result, ensure};
 
@@ -14,7 +14,17 @@ use crate::network::{Port, Seat};
 use crate::pi::{BOOT, Pi};
 use crate::qemu::{Machine, Setup, Start};
 use crate::snapshot::{self, FIRST_BOOT, MEMORY_MIB, Snapshot};
-use crate::{process, repository};
+use crate::{process, repository, ubuntu};
+
+/// How the boot partition of a Pi is laid out, with all that belongs to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Layout {
+    /// One cmdline.txt beside config.txt, as on Raspberry Pi OS.
+    #[default]
+    RaspberryPiOs,
+    /// `current/`, `new/` and `old/` as on Ubuntu 25.10 and later; the Pi also says that it is Ubuntu 25.10.
+    Ubuntu,
+}
 
 /// How a Pi is to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +33,8 @@ pub struct Options {
     pub memory_mib: u32,
     /// Boots instead of going on from the RAM snapshot; so does any other memory size than the default.
     pub cold: bool,
+    /// What it boots like.
+    pub layout: Layout,
 }
 
 impl Default for Options {
@@ -30,6 +42,7 @@ impl Default for Options {
         Self {
             memory_mib: MEMORY_MIB,
             cold: false,
+            layout: Layout::default(),
         }
     }
 }
@@ -40,7 +53,8 @@ pub struct Lab {
     cache: Cache,
     image: Image,
     repository: PathBuf,
-    snapshot: Snapshot,
+    raspberry_pi_os: OnceLock<Fresh>,
+    ubuntu: OnceLock<Fresh>,
     folder: PathBuf,
     lan: Port,
     seats: AtomicU8,
@@ -48,10 +62,17 @@ pub struct Lab {
     _lock: Option<File>,
 }
 
+/// What the fresh Pis of one layout start from.
+#[derive(Debug)]
+struct Fresh {
+    image: Image,
+    snapshot: Snapshot,
+}
+
 static LABS: AtomicU32 = AtomicU32::new(0);
 
 impl Lab {
-    /// A lab for a test, gone with the value. Whatever image or snapshot the cache lacks is built first.
+    /// A lab for a test, gone with the value. Whatever the cache lacks is built first, or where a Pi needs it.
     ///
     /// # Errors
     /// When something cannot be built; the text says what to do.
@@ -84,17 +105,41 @@ impl Lab {
     fn assemble(cache: Cache, folder: PathBuf, lan: Port, lock: Option<File>) -> Result<Self> {
         let image = Image::ensure(&cache)?;
         let repository = repository::ensure(&cache, &image)?;
-        let snapshot = Snapshot::ensure(&cache, &image)?;
         Ok(Self {
             cache,
             image,
             repository,
-            snapshot,
+            raspberry_pi_os: OnceLock::new(),
+            ubuntu: OnceLock::new(),
             folder,
             lan,
             seats: AtomicU8::new(1),
             _lock: lock,
         })
+    }
+
+    /// Builds what Pis of a layout start from, if the cache lacks it.
+    ///
+    /// # Errors
+    /// When it cannot be built; the text says what to do.
+    pub fn prepare(&self, layout: Layout) -> Result<()> {
+        self.fresh(layout).map(drop)
+    }
+
+    fn fresh(&self, layout: Layout) -> Result<&Fresh> {
+        let cell = match layout {
+            Layout::RaspberryPiOs => &self.raspberry_pi_os,
+            Layout::Ubuntu => &self.ubuntu,
+        };
+        if let Some(fresh) = cell.get() {
+            return Ok(fresh);
+        }
+        let image = match layout {
+            Layout::RaspberryPiOs => self.image.clone(),
+            Layout::Ubuntu => ubuntu::ensure(&self.cache, &self.image)?,
+        };
+        let snapshot = Snapshot::ensure(&self.cache, &image)?;
+        Ok(cell.get_or_init(|| Fresh { image, snapshot }))
     }
 
     /// A fresh Pi, ready for a login.
@@ -119,19 +164,16 @@ impl Lab {
     }
 
     pub(crate) fn boot_at(&self, name: &str, seat: Seat, options: &Options) -> Result<Pi> {
+        let Fresh { image, snapshot } = self.fresh(options.layout)?;
         let folder = self.folder.join(name);
         fs::create_dir(&folder).with_context(|| {
             format!("there is a Pi of that name already ({})", folder.display())
         })?;
         let cold = options.cold || options.memory_mib != MEMORY_MIB;
         if cold {
-            snapshot::lay_disks(&self.image.disk(), &self.image.boot_partition(), &folder)?;
+            snapshot::lay_disks(&image.disk(), &image.boot_partition(), &folder)?;
         } else {
-            snapshot::lay_disks(
-                &self.snapshot.disk(),
-                &self.snapshot.boot_partition(),
-                &folder,
-            )?;
+            snapshot::lay_disks(&snapshot.disk(), &snapshot.boot_partition(), &folder)?;
         }
         let port = Port::reserve(&self.cache)?;
         let identity = Identity::new(&folder)?;
@@ -143,9 +185,9 @@ impl Lab {
         let machine = Machine::new(Setup {
             name: name.to_owned(),
             folder,
-            image: self.image.clone(),
+            image: image.clone(),
             repository: Some(self.repository.clone()),
-            accelerator: self.snapshot.accelerator,
+            accelerator: snapshot.accelerator,
             memory_mib: options.memory_mib,
             ssh_port: port.number,
             lan_port: self.lan.number,
@@ -154,7 +196,7 @@ impl Lab {
         });
         let ssh = crate::ssh::Ssh {
             port: port.number,
-            key: self.image.key(),
+            key: image.key(),
             known_hosts,
         };
         let pi = Pi {
@@ -164,7 +206,7 @@ impl Lab {
             _port: port,
         };
 
-        let snapshot = (!cold).then(|| self.snapshot.ram());
+        let snapshot = (!cold).then(|| snapshot.ram());
         pi.machine.power_on(Start {
             snapshot,
             clock: None,

@@ -35,6 +35,7 @@ mod qemu;
 mod qmp;
 mod root_channel;
 mod ssh;
+mod ubuntu;
 
-pub use lab::{Lab, Options};
+pub use lab::{Lab, Layout, Options};
 pub use pi::Pi;

@@ -5,8 +5,8 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Result, ensure};
 use clap::{Parser, Subcommand};
-use selfheal_lab::Lab;
 use selfheal_lab::control::{self, Request, Status, Table};
+use selfheal_lab::{Lab, Layout};
 
 /// Virtual Raspberry Pis: real Debian, a boot partition, a watchdog, and a plug to pull.
 #[derive(Debug, Parser)]
@@ -26,6 +26,9 @@ enum Action {
         /// Boot them instead of going on from the RAM snapshot
         #[arg(long)]
         cold: bool,
+        /// How they boot, and which system they say they are
+        #[arg(long, value_enum, default_value_t)]
+        layout: Layout,
     },
     /// End Pis (all of them unless named) and remove their disks
     Down {
@@ -94,7 +97,11 @@ enum Action {
         names: Vec<String>,
     },
     /// Build image, repository and snapshot now, if they are missing
-    Build,
+    Build {
+        /// The layout that the snapshot is for
+        #[arg(long, value_enum, default_value_t)]
+        layout: Layout,
+    },
     #[command(hide = true)]
     Launch {
         name: String,
@@ -102,6 +109,8 @@ enum Action {
         lan: u16,
         #[arg(long)]
         cold: bool,
+        #[arg(long, value_enum, default_value_t)]
+        layout: Layout,
     },
 }
 
@@ -120,10 +129,14 @@ fn run(action: Action) -> Result<()> {
     let ask =
         |name: &str, request: &Request| table.ask(name, request).map(|answer| print!("{answer}"));
     match action {
-        Action::Up { names, cold } => {
+        Action::Up {
+            names,
+            cold,
+            layout,
+        } => {
             // Built here, so that its progress is seen.
-            drop(Lab::new()?);
-            table.up(&names, cold)?;
+            Lab::new()?.prepare(layout)?;
+            table.up(&names, cold, layout)?;
             print_table(&statuses(&table)?);
             Ok(())
         }
@@ -159,13 +172,14 @@ fn run(action: Action) -> Result<()> {
             print!("{}", control::inventory(&statuses));
             Ok(())
         }
-        Action::Build => Lab::new().map(drop),
+        Action::Build { layout } => Lab::new()?.prepare(layout),
         Action::Launch {
             name,
             seat,
             lan,
             cold,
-        } => table.launch(&name, seat, lan, cold),
+            layout,
+        } => table.launch(&name, seat, lan, cold, layout),
     }
 }
 

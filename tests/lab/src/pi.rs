@@ -273,6 +273,16 @@ impl Pi {
         self.machine.counts().0
     }
 
+    /// Waits until it has begun to boot so many times.
+    ///
+    /// # Errors
+    /// When it has not within the limit.
+    pub fn wait_for_boots(&self, boots: u32, limit: Duration) -> Result<()> {
+        self.wait(limit, &format!("boot number {boots}"), || {
+            Ok(self.boots() >= boots)
+        })
+    }
+
     /// How often its watchdog fired.
     #[must_use]
     pub fn watchdog_resets(&self) -> u32 {

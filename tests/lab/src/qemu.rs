@@ -1,6 +1,7 @@
 //! The machine of a virtual Pi: qemu, started over and over as a Pi's firmware would.
 
 use std::fs::{self, File};
+use std::io::Read;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::os::unix::process::ExitStatusExt;
@@ -357,11 +358,13 @@ const EARLY: Duration = Duration::from_secs(60);
 fn play_firmware(setup: &Setup, shared: &Shared, mut start: Start) -> Result<()> {
     let partition = BootPartition::new(&setup.folder.join("boot.vfat"));
     let mut aborts = 0;
+    // A register of the firmware: one boot long, and without power nothing.
+    let mut mode = BootMode::Normal;
     loop {
         let began = Instant::now();
-        let cmdline = partition.kernel_command_line(BootMode::Normal)?;
+        let cmdline = partition.kernel_command_line(mode)?;
         let mut power_on = PowerOn::new(setup)?;
-        let mut child = power_on.spawn(setup, &cmdline, &start)?;
+        let mut child = power_on.spawn(setup, &cmdline, mode, &start)?;
         let reason = power_on.run(setup, shared, &mut child, &start);
         // The number must not be used for a kill once the process is reaped.
         shared.change(|state| state.running = None);
@@ -388,6 +391,7 @@ fn play_firmware(setup: &Setup, shared: &Shared, mut start: Start) -> Result<()>
             bail!("qemu ended ({status}, {reason:?}):\n{log}");
         }
         aborts = 0;
+        mode = power_on.next_mode()?;
         start = Start {
             snapshot: None,
             clock: start.clock,
@@ -399,6 +403,7 @@ fn play_firmware(setup: &Setup, shared: &Shared, mut start: Start) -> Result<()>
 struct PowerOn {
     qmp: UnixListener,
     channel: UnixListener,
+    register: UnixListener,
     time: TimeSource,
 }
 
@@ -411,29 +416,42 @@ impl PowerOn {
             PathBuf::from(format!("/proc/self/fd/{}/{name}", folder.as_raw_fd()))
         };
         let _ = at("time-guest.sock");
-        let (qmp, channel) = (
+        let (qmp, channel, register) = (
             UnixListener::bind(at("qmp.sock"))?,
             UnixListener::bind(at("root.sock"))?,
+            UnixListener::bind(at("firmware.sock"))?,
         );
         qmp.set_nonblocking(true)?;
         channel.set_nonblocking(true)?;
+        register.set_nonblocking(true)?;
         let time = TimeSource::new(
             UnixDatagram::bind(at("time.sock"))?,
             &setup.folder,
             setup.seat,
             Arc::clone(&setup.serves_time),
         )?;
-        Ok(Self { qmp, channel, time })
+        Ok(Self {
+            qmp,
+            channel,
+            register,
+            time,
+        })
     }
 
-    fn spawn(&mut self, setup: &Setup, cmdline: &str, start: &Start) -> Result<Child> {
+    fn spawn(
+        &mut self,
+        setup: &Setup,
+        cmdline: &str,
+        mode: BootMode,
+        start: &Start,
+    ) -> Result<Child> {
         let log = File::create(setup.folder.join("qemu.log"))?;
         // The kernel ends qemu when the thread that started it does, whatever that one died of.
         let mut command = Command::new("setpriv");
         command
             .args(["--pdeathsig", "KILL", "qemu-system-x86_64"])
             .args(setup.accelerator.arguments());
-        command.args(arguments(setup, cmdline, start));
+        command.args(arguments(setup, cmdline, mode, start));
         command
             .current_dir(&setup.folder)
             .stdin(Stdio::null())
@@ -442,6 +460,20 @@ impl PowerOn {
         command.spawn().context(
             "cannot run setpriv and qemu-system-x86_64; tests/lab/install.sh installs them",
         )
+    }
+
+    /// How the guest, which has ended, wanted to be booted next: `tryboot` was the last thing that a Pi's kernel told the
+    /// firmware, or nothing was.
+    fn next_mode(&self) -> Result<BootMode> {
+        let (mut stream, _) = self.register.accept()?;
+        stream.set_nonblocking(false)?;
+        let mut register = Vec::new();
+        stream.read_to_end(&mut register)?;
+        Ok(if register.ends_with(b"tryboot\n") {
+            BootMode::Tryboot
+        } else {
+            BootMode::Normal
+        })
     }
 
     /// Follows qemu to its end; returns the reason it gave for shutting down.
@@ -531,7 +563,7 @@ fn follow(mut events: Events, shared: &Shared) -> Option<String> {
     reason
 }
 
-fn arguments(setup: &Setup, cmdline: &str, start: &Start) -> Vec<String> {
+fn arguments(setup: &Setup, cmdline: &str, mode: BootMode, start: &Start) -> Vec<String> {
     let mut arguments: Vec<String> = Vec::new();
     let mut add = |words: &[&str]| arguments.extend(words.iter().map(|&word| word.to_owned()));
     let path = |path: PathBuf| path.to_string_lossy().into_owned();
@@ -561,7 +593,13 @@ fn arguments(setup: &Setup, cmdline: &str, start: &Start) -> Vec<String> {
         "file=root.qcow2,if=virtio,format=qcow2,cache=unsafe",
     ]);
     add(&["-drive", "file=boot.vfat,if=virtio,format=raw,cache=unsafe"]);
-    add(&["-device", "virtio-rng-pci", "-serial", "file:serial.log"]);
+    add(&["-device", "virtio-rng-pci"]);
+    add(&[
+        "-chardev",
+        "file,id=console,path=serial.log,append=on",
+        "-serial",
+        "chardev:console",
+    ]);
 
     // The watchdog's reset, like any other, ends qemu; the firmware then boots again.
     add(&[
@@ -626,6 +664,15 @@ fn arguments(setup: &Setup, cmdline: &str, start: &Start) -> Vec<String> {
         "socket,id=root,path=root.sock",
     ]);
     add(&["-device", "virtserialport,chardev=root,name=lab.root"]);
+    // The firmware's register towards the guest, and what it says of this boot in return.
+    add(&["-chardev", "socket,id=firmware,path=firmware.sock"]);
+    add(&[
+        "-device",
+        "virtserialport,chardev=firmware,name=lab.firmware",
+    ]);
+    if mode == BootMode::Tryboot {
+        add(&["-smbios", "type=1,sku=tryboot"]);
+    }
     add(&[
         "-chardev",
         "socket,id=qmp,path=qmp.sock",
