@@ -14,6 +14,7 @@ use crate::fleet::{self, NodeError, Reached, last_lines, nonce};
 use crate::inventory::{Inventory, Node};
 use crate::layer;
 use crate::node::ledger::{LayerName, Ledger};
+use crate::node::probe::Questions;
 use crate::node::snapshot::Snapshot;
 use crate::plan::{self, NodePlan, Snapshots, Step};
 use crate::report::{Event, Events};
@@ -290,6 +291,21 @@ pub async fn settle(session: &Session, holder: &Holder) -> Result<(), NodeError>
     )
     .await?;
     Ok(())
+}
+
+/// Lets a node leave safe mode, and makes sure that it did.
+///
+/// # Errors
+/// A [`NodeError`] when it is still in safe mode, or somebody else is at work there.
+pub async fn resume(session: &Session, holder: &Holder) -> Result<(), NodeError> {
+    let limit = Duration::from_secs(300);
+    let script = script::resume(holder, &nonce()?);
+    exec(session, "leaving safe mode", &script, limit).await?;
+    let snapshot = fleet::probe(session, &Questions::default()).await?;
+    match snapshot.safe_mode {
+        None => Ok(()),
+        Some(reason) => Err(NodeError::NotConverged(format!("safe mode ({reason})"))),
+    }
 }
 
 /// A new connection that nobody helps along. sshd may be just about to start again, so a silent door is knocked at for

@@ -121,7 +121,7 @@ fn unlucky(error: NodeError) -> Failure {
 }
 
 /// Who holds a node, for whoever is kept waiting.
-fn holder() -> String {
+pub(super) fn holder() -> String {
     let name = |variable| {
         std::env::var(variable)
             .ok()
@@ -182,7 +182,7 @@ async fn work(asked: Work<'_>, claim: Claim, log: Log) -> Result<Exit, Failure> 
     }
     let nothing = plans.values().all(NodePlan::is_empty);
     if !nothing && !writing.yes {
-        ask(confirm).await??;
+        ask(|| confirmed("Apply these changes?")).await??;
     }
 
     let workers = |plan: &&NodePlan| {
@@ -279,7 +279,8 @@ async fn close(outcomes: Outcomes<Reached>) {
     }
 }
 
-fn confirm() -> Result<(), Failure> {
+/// What writes asks first.
+pub(super) fn confirmed(question: &str) -> Result<(), Failure> {
     if !std::io::stdin().is_terminal() {
         let failure = Failure::new(
             Exit::Usage,
@@ -287,7 +288,7 @@ fn confirm() -> Result<(), Failure> {
         );
         return Err(failure.hint("look at the plan above, then run again with --yes"));
     }
-    eprint!("Apply these changes? Type yes: ");
+    eprint!("{question} Type yes: ");
     let _ = std::io::stderr().flush();
     let mut answer = String::new();
     let read = std::io::stdin().read_line(&mut answer);

@@ -11,6 +11,7 @@ mod options;
 mod output;
 mod plan;
 mod reference;
+mod resume;
 mod trust;
 
 use std::process::ExitCode;
@@ -69,6 +70,8 @@ enum NodeCommand {
         #[command(flatten)]
         output: Output,
     },
+    /// Let a node leave safe mode: panics reboot it again, and k3s starts.
+    Resume(resume::Resume),
 }
 
 /// Runs the command line.
@@ -103,6 +106,7 @@ fn dispatch(command: Command, options: &Options) -> Result<Exit, output::Failure
             writing,
             output,
         }) => apply::restore(&node, writing, output, options),
+        Command::Node(NodeCommand::Resume(resume)) => resume::run(&resume, options),
         Command::Trust(trust) => trust::run(&trust, options),
         Command::Schema => reference::schema(),
         Command::Completions { shell } => reference::completions(shell),

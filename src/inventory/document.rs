@@ -18,6 +18,7 @@ use super::setting::{Found, Problems, Setting, Text, entries, table};
 use super::ssh::Ssh;
 use super::syntax::Syntax;
 use super::version::Versions;
+use super::watchdog::Watchdog;
 use super::{Inventory, mask};
 
 section! {
@@ -41,6 +42,8 @@ section! {
         hardening: Hardening = Hardening::default(),
         /// Boot parameters of all nodes.
         boot: Boot = Boot::default(),
+        /// Watchdog, panics and safe mode of all nodes.
+        watchdog: Watchdog = Watchdog::default(),
         /// The nodes by name.
         nodes: Nodes = Nodes,
     }
@@ -139,6 +142,7 @@ fn read(document: &Found<'_>, folder: &Utf8Path, problems: &mut Problems) -> Opt
             ssh: root.ssh.clone(),
             hardening: root.hardening.clone(),
             boot: root.boot.clone(),
+            watchdog: root.watchdog.clone(),
             ..NodeSection::default()
         };
         let section = under.over(value, problems);

@@ -30,6 +30,7 @@ mod sshd;
 mod syntax;
 mod sysctl;
 mod version;
+mod watchdog;
 pub mod write;
 
 pub use address::{HostAddress, Jump, NodeAddress, Port};
@@ -52,6 +53,7 @@ pub use ssh::{Line, LocalPath, ProxyCommand, Ssh};
 pub use sshd::{SshdKeyword, SshdValues};
 pub use sysctl::{SysctlKey, SysctlValue};
 pub use version::{ChartVersion, K3sVersion, TagVersion, Versions};
+pub use watchdog::Watchdog;
 
 /// A valid inventory: every node with all that holds for it.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]

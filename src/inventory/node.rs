@@ -14,6 +14,7 @@ use super::label::{LabelKey, LabelValue};
 use super::name::{NodeName, Tag, UserName};
 use super::setting::Required;
 use super::ssh::Ssh;
+use super::watchdog::Watchdog;
 
 /// A node with all that holds for it: defaults, under the inventory's sections, under its own.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -46,6 +47,8 @@ pub struct Node {
     pub hardening: Hardening,
     /// What the boot layer does on it.
     pub boot: Boot,
+    /// What the watchdog layer does on it.
+    pub watchdog: Watchdog,
 }
 
 impl Node {
@@ -68,7 +71,7 @@ pub(crate) fn lan_address(
 }
 
 section! {
-    /// One Raspberry Pi. Its own `ssh`, `hardening` and `boot` go before the sections of that name.
+    /// One Raspberry Pi. Its own `ssh`, `hardening`, `boot` and `watchdog` go before the sections of that name.
     pub(crate) struct NodeSection {
         /// Where sshd answers: an IP address or a DNS name.
         host: Required<HostAddress> = Required::default(),
@@ -96,6 +99,8 @@ section! {
         hardening: Hardening = Hardening::default(),
         /// Boot parameters of this node.
         boot: Boot = Boot::default(),
+        /// Watchdog, panics and safe mode of this node.
+        watchdog: Watchdog = Watchdog::default(),
     }
 }
 
@@ -121,6 +126,7 @@ impl NodeSection {
             ssh,
             hardening: self.hardening,
             boot: self.boot,
+            watchdog: self.watchdog,
         })
     }
 }

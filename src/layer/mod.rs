@@ -4,12 +4,14 @@
 mod boot;
 pub mod hardening;
 mod template;
+mod watchdog;
 
 use std::collections::BTreeSet;
 
 use crate::inventory::{Inventory, Node};
 use crate::node::ledger::LayerName;
 use crate::node::probe::Questions;
+use crate::node::snapshot::Snapshot;
 use crate::plan::Snapshots;
 use crate::resource::Resource;
 use crate::resource::change::Refusal;
@@ -21,6 +23,7 @@ pub fn questions(inventory: &Inventory, node: &Node, layers: &BTreeSet<LayerName
         questions.extend(match layer {
             LayerName::Hardening => hardening::questions(inventory, node),
             LayerName::Boot => boot::questions(),
+            LayerName::Watchdog => watchdog::questions(),
         });
     }
     questions
@@ -42,5 +45,14 @@ pub fn desired(
     match layer {
         LayerName::Hardening => hardening::desired(inventory, node, snapshot),
         LayerName::Boot => boot::desired(node, snapshot),
+        LayerName::Watchdog => watchdog::desired(node, snapshot),
+    }
+}
+
+/// What a layer has to say of a node that is neither a change nor a reason to stop: what a plan shows beside it.
+pub fn notes(layer: LayerName, node: &Node, snapshot: &Snapshot) -> Vec<String> {
+    match layer {
+        LayerName::Hardening | LayerName::Boot => Vec::new(),
+        LayerName::Watchdog => watchdog::notes(node, snapshot),
     }
 }

@@ -30,6 +30,8 @@ pub struct Mount {
     pub kind: String,
     /// The mounted device or source.
     pub source: String,
+    /// The kernel's number for the kind of device; 0 where no device is behind it.
+    pub major: u32,
     /// Whether it is mounted read-only (per mount or per file system).
     pub read_only: bool,
 }
@@ -41,6 +43,16 @@ pub struct InterfaceAddress {
     pub interface: String,
     /// The address.
     pub ip: IpAddr,
+}
+
+/// A hardware watchdog, from /sys/class/watchdog/watchdog0.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WatchdogDevice {
+    /// Its driver's name for it, such as `Broadcom BCM2835 Watchdog timer`.
+    pub identity: String,
+    /// The longest time it can be set to, in seconds; 0 where the kernel stretches it as far as it is asked to, as it
+    /// does for a Pi's from 6.8 on (domain.md §2.1).
+    pub max_timeout: u64,
 }
 
 /// Facts about a node at the moment of the probe.
@@ -72,6 +84,12 @@ pub struct Facts {
     pub cgroup_controllers: BTreeSet<String>,
     /// Whether the kernel accounts pressure (/proc/pressure).
     pub psi: bool,
+    /// Milliseconds after which the kernel reports an expedited grace period as stalled, as it reads back: 0 inherits
+    /// the 21 s of a normal one, 1 to 999 is a threshold meant for telephones (domain.md §1.4, §9). `None` where the
+    /// kernel has no such setting.
+    pub rcu_exp_cpu_stall_timeout: Option<u64>,
+    /// The hardware watchdog, if the kernel has one.
+    pub watchdog: Option<WatchdogDevice>,
     /// Mounted file systems.
     pub mounts: Vec<Mount>,
     /// Active swap devices and files.
@@ -118,6 +136,10 @@ impl Facts {
                 self.cgroup_controllers = text.split_whitespace().map(str::to_owned).collect();
             }
             ("fact", "psi") => self.psi = line == "yes",
+            ("fact", "rcu-exp-cpu-stall-timeout") => {
+                self.rcu_exp_cpu_stall_timeout = line.parse().ok();
+            }
+            ("fact", "watchdog") => self.watchdog = watchdog(&text),
             ("fact", "mounts") => self.mounts = text.lines().filter_map(mount).collect(),
             ("fact", "swaps") => {
                 self.swaps = text
@@ -193,6 +215,22 @@ fn uptime(line: &str) -> Duration {
         .unwrap_or_default()
 }
 
+/// `identity NAME`, `max_timeout SECONDS`, each on a line of its own.
+fn watchdog(text: &str) -> Option<WatchdogDevice> {
+    let value = |key: &str| {
+        text.lines()
+            .filter_map(|line| line.split_once(' '))
+            .find(|(name, _)| *name == key)
+            .map(|(_, value)| value.trim())
+    };
+    Some(WatchdogDevice {
+        identity: value("identity")?.to_owned(),
+        max_timeout: value("max_timeout")
+            .and_then(|seconds| seconds.parse().ok())
+            .unwrap_or_default(),
+    })
+}
+
 fn memory(text: &str) -> u64 {
     let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
     let kibibytes = total.and_then(|total| total.split_whitespace().next()?.parse::<u64>().ok());
@@ -202,7 +240,9 @@ fn memory(text: &str) -> u64 {
 /// `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue` (proc_pid_mountinfo(5)).
 fn mount(line: &str) -> Option<Mount> {
     let (mount, system) = line.split_once(" - ")?;
-    let mut mount = mount.split(' ').skip(4);
+    let mut mount = mount.split(' ').skip(2);
+    let major = mount.next()?.split(':').next()?.parse().ok()?;
+    let mut mount = mount.skip(1);
     let (point, options) = (mount.next()?, mount.next()?);
     let mut system = system.split(' ');
     let (kind, source, system_options) = (system.next()?, system.next()?, system.next()?);
@@ -211,6 +251,7 @@ fn mount(line: &str) -> Option<Mount> {
         point: unescape(point).into(),
         kind: kind.to_owned(),
         source: unescape(source),
+        major,
         read_only: read_only(options) || read_only(system_options),
     })
 }
@@ -245,6 +286,7 @@ mod tests {
         let mount = mount(line).unwrap();
         assert_eq!(mount.point, "/mnt/my disk");
         assert_eq!((mount.kind.as_str(), mount.read_only), ("ext4", true));
+        assert_eq!(mount.major, 98);
     }
 
     #[test]

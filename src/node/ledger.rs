@@ -26,17 +26,20 @@ pub enum LayerName {
     Hardening,
     /// Kernel command line.
     Boot,
+    /// Hardware watchdog, panics, reboot budget and safe mode.
+    Watchdog,
 }
 
 impl LayerName {
     /// All layers in sequence.
-    pub const ALL: [LayerName; 2] = [LayerName::Hardening, LayerName::Boot];
+    pub const ALL: [LayerName; 3] = [LayerName::Hardening, LayerName::Boot, LayerName::Watchdog];
 
     /// The name that `--only`, `--skip` and the ledger use.
     pub fn as_str(self) -> &'static str {
         match self {
             LayerName::Hardening => "hardening",
             LayerName::Boot => "boot",
+            LayerName::Watchdog => "watchdog",
         }
     }
 }
@@ -76,6 +79,8 @@ pub enum Kind {
     Directory,
     /// A sysctl's runtime value.
     Sysctl,
+    /// A setting of systemd itself, as it is in force; what is owned is the file that says it.
+    Systemd,
     /// A systemd unit's enablement and state.
     Unit,
     /// A Debian package.
@@ -95,11 +100,12 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [(Kind, &str); 12] = [
+    const ALL: [(Kind, &str); 13] = [
         (Kind::File, "file"),
         (Kind::Directory, "directory"),
         (Kind::Edit, "edit"),
         (Kind::Sysctl, "sysctl"),
+        (Kind::Systemd, "systemd"),
         (Kind::Unit, "unit"),
         (Kind::Package, "package"),
         (Kind::Hold, "hold"),

@@ -26,6 +26,8 @@ pub struct Questions {
     pub users: BTreeSet<String>,
     /// Whether `sshd -T` is asked.
     pub sshd: bool,
+    /// Whether systemd's own settings are asked.
+    pub manager: bool,
     /// Whether the facts are asked that only matter of a machine seen for the first time.
     pub stranger: bool,
 }
@@ -40,6 +42,7 @@ impl Questions {
         self.modules.extend(other.modules);
         self.users.extend(other.users);
         self.sshd |= other.sshd;
+        self.manager |= other.manager;
         self.stranger |= other.stranger;
     }
 
@@ -65,6 +68,9 @@ impl Questions {
         self.modules.iter().for_each(|name| call("module", name));
         if self.sshd {
             calls.push_str("sshd_effective\n");
+        }
+        if self.manager {
+            calls.push_str("manager\n");
         }
         if self.stranger {
             calls.push_str("stranger\n");

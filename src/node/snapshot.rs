@@ -1,6 +1,7 @@
 //! A node as it was at the moment of the probe.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
 
@@ -110,6 +111,12 @@ pub struct Snapshot {
     pub dead_man_armed: bool,
     /// What the dead man's switch last did, if it ever acted.
     pub dead_man_last: Option<String>,
+    /// Why the node is in safe mode, if it is.
+    pub safe_mode: Option<String>,
+    /// systemd's own settings as they are in force: the watchdogs' times.
+    pub manager: BTreeMap<String, Duration>,
+    /// Drop-ins of systemd itself that speak of watchdogs.
+    pub manager_drop_ins: Vec<Utf8PathBuf>,
     /// `sshd -T`, keywords in lower case; several lines of one keyword are all there.
     pub sshd: BTreeMap<String, Vec<String>>,
     files: BTreeMap<Utf8PathBuf, FileState>,
@@ -161,6 +168,11 @@ impl Snapshot {
                         .push(value.to_owned());
                 }
             }
+            "manager" => self.take_manager(&text()),
+            "safe-mode" if !frame.content.is_empty() => {
+                let reason = text().lines().next().unwrap_or_default().to_owned();
+                self.safe_mode = Some(reason);
+            }
             "ledger" => self.ledger = Ledger::parse(&text()),
             "lease" => self.lease = lease(&text()),
             "pending-restart" => {
@@ -190,6 +202,17 @@ impl Snapshot {
                 ),
             };
             self.units.insert(name.to_owned(), state);
+        }
+    }
+
+    /// Times come as people read them: `1min 30s`, or `infinity`.
+    fn take_manager(&mut self, text: &str) {
+        for (key, value) in text.lines().filter_map(|line| line.split_once('=')) {
+            match (key, humantime::parse_duration(value)) {
+                ("drop-in", _) => self.manager_drop_ins.push(value.into()),
+                (_, Ok(time)) => drop(self.manager.insert(key.to_owned(), time)),
+                _ => {}
+            }
         }
     }
 

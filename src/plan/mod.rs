@@ -24,6 +24,8 @@ pub struct NodePlan {
     pub changes: Vec<Change>,
     /// What is wanted but must not or cannot be done; with any of these nothing is applied to the node.
     pub refusals: Vec<Refusal>,
+    /// What is neither a change nor a refusal, but good to know of the node.
+    pub notes: Vec<String>,
     /// Restarts that an interrupted run left undone.
     pub unfinished: BTreeSet<Effect>,
     /// What selfheal owns on the node before the plan is applied.
@@ -107,7 +109,14 @@ pub fn plan(
             Err(refusal) => refusals.push(refusal),
         }
     }
-    compare(node.name.clone(), resources, refusals, snapshot, layers)
+    let plan = compare(node.name.clone(), resources, refusals, snapshot, layers);
+    let notes = layers
+        .iter()
+        .flat_map(|layer| layer::notes(*layer, node, snapshot));
+    NodePlan {
+        notes: notes.collect(),
+        ..plan
+    }
 }
 
 /// What would change on a node that selfheal leaves: nothing is wanted any more, so everything owned goes back.
@@ -123,11 +132,19 @@ pub fn restore(node: &Node, snapshot: &Snapshot) -> NodePlan {
 
 fn compare(
     node: NodeName,
-    mut resources: Vec<Resource>,
+    resources: Vec<Resource>,
     mut refusals: Vec<Refusal>,
     snapshot: &Snapshot,
     layers: &BTreeSet<LayerName>,
 ) -> NodePlan {
+    // Two layers may want the same, such as a folder.
+    let mut once: Vec<Resource> = Vec::new();
+    for resource in resources {
+        if !once.iter().any(|other| other.wanted == resource.wanted) {
+            once.push(resource);
+        }
+    }
+    let mut resources = once;
     let wanted: BTreeSet<_> = resources.iter().map(Resource::id).collect();
     let orphans: Vec<_> = snapshot
         .ledger
@@ -169,6 +186,7 @@ fn compare(
         node,
         changes,
         refusals,
+        notes: Vec::new(),
         unfinished,
         ledger: snapshot.ledger.clone(),
     }

@@ -84,6 +84,8 @@ pub enum Action {
 pub enum Effect {
     /// systemd reads its unit files again.
     DaemonReload,
+    /// systemd starts anew, in place, and reads its own settings.
+    DaemonReexec,
     /// A unit reads its configuration again, if it runs.
     Reload(String),
     /// A unit is restarted, if it runs.
@@ -95,6 +97,7 @@ impl Effect {
     pub fn parse(line: &str) -> Option<Effect> {
         match line.split_once(' ') {
             None if line == "daemon-reload" => Some(Effect::DaemonReload),
+            None if line == "daemon-reexec" => Some(Effect::DaemonReexec),
             Some(("reload", unit)) => Some(Effect::Reload(unit.to_owned())),
             Some(("restart", unit)) => Some(Effect::Restart(unit.to_owned())),
             _ => None,
@@ -105,6 +108,7 @@ impl Effect {
 impl fmt::Display for Effect {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Effect::DaemonReexec => formatter.write_str("daemon-reexec"),
             Effect::DaemonReload => formatter.write_str("daemon-reload"),
             Effect::Reload(unit) => write!(formatter, "reload {unit}"),
             Effect::Restart(unit) => write!(formatter, "restart {unit}"),

@@ -1,10 +1,11 @@
 //! What is wanted against what is there.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use camino::Utf8Path;
 
-use super::change::{Action, Change, Expect, FileWrite, Phase, Refusal, Verb, View};
+use super::change::{Action, Change, Effect, Expect, FileWrite, Phase, Refusal, Verb, View};
 use super::{Resource, Wanted, consequence};
 use crate::node::ledger::{Before, Entry, Id};
 use crate::node::sha256;
@@ -77,6 +78,7 @@ pub fn compare(resource: &Resource, snapshot: &Snapshot) -> Result<Option<Change
             }
             _ => Ok(None),
         },
+        Wanted::Systemd(property, wanted) => Ok(systemd(resource, snapshot, property, *wanted)),
         Wanted::Package(name) if snapshot.package(name).is_none() => value(
             Verb::Create,
             "absent",
@@ -138,6 +140,32 @@ pub fn compare(resource: &Resource, snapshot: &Snapshot) -> Result<Option<Change
         | Wanted::Stopped(_)
         | Wanted::NoSwap => Ok(None),
     }
+}
+
+/// What systemd did not say cannot be compared.
+fn systemd(
+    resource: &Resource,
+    snapshot: &Snapshot,
+    property: &str,
+    wanted: Duration,
+) -> Option<Change> {
+    let current = *snapshot.manager.get(property)?;
+    let shown = |time: Duration| match time {
+        Duration::ZERO => "off".to_owned(),
+        time => humantime::format_duration(time).to_string(),
+    };
+    (current != wanted).then(|| Change {
+        effects: BTreeSet::from([Effect::DaemonReexec]),
+        owns: Vec::new(),
+        ..simple(
+            resource,
+            Verb::Update,
+            &shown(current),
+            &shown(wanted),
+            Vec::new(),
+            Before::Nothing,
+        )
+    })
 }
 
 fn simple(

@@ -14,6 +14,7 @@ pub fn effects(path: &Utf8Path) -> BTreeSet<Effect> {
     let effect = match path.as_str() {
         path if path.starts_with("/etc/ssh/") => Effect::Reload("ssh.service".into()),
         path if path.starts_with("/etc/systemd/system/") => Effect::DaemonReload,
+        path if path.starts_with("/etc/systemd/system.conf.d/") => Effect::DaemonReexec,
         path if path.starts_with("/etc/systemd/journald.conf.d/") => {
             Effect::Restart("systemd-journald.service".into())
         }

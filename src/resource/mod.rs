@@ -8,6 +8,8 @@ mod consequence;
 pub mod edit;
 mod undo;
 
+use std::time::Duration;
+
 use camino::Utf8PathBuf;
 
 use crate::node::boot::Token;
@@ -53,6 +55,9 @@ pub enum Wanted {
     Directory(Utf8PathBuf),
     /// A sysctl's runtime value, where the kernel has the key.
     Sysctl(String, String),
+    /// A time among systemd's own settings (a property of `systemctl show`), as it is in force. A file of another
+    /// resource says it; this only sees to it that systemd reads it.
+    Systemd(&'static str, Duration),
     /// An installed package.
     Package(String),
     /// A hold on a package, where it is installed.
@@ -86,6 +91,7 @@ impl Resource {
             Wanted::Edit { path, .. } => Id::new(Kind::Edit, path.as_str()),
             Wanted::Directory(path) => Id::new(Kind::Directory, path.as_str()),
             Wanted::Sysctl(key, _) => Id::new(Kind::Sysctl, key),
+            Wanted::Systemd(property, _) => Id::new(Kind::Systemd, *property),
             Wanted::Package(name) => Id::new(Kind::Package, name),
             Wanted::Hold(name) => Id::new(Kind::Hold, name),
             Wanted::Module(name) => Id::new(Kind::Module, name),

@@ -86,6 +86,12 @@ facts() {
 	show 'fact command-line' /proc/cmdline
 	show 'fact cgroup-controllers' /sys/fs/cgroup/cgroup.controllers
 	frame 'fact psi' && [ -e /proc/pressure/cpu ] && printf yes
+	show 'fact rcu-exp-cpu-stall-timeout' /sys/module/rcupdate/parameters/rcu_exp_cpu_stall_timeout
+	frame 'fact watchdog'
+	for watchdog_file in identity max_timeout; do
+		[ -r "/sys/class/watchdog/watchdog0/$watchdog_file" ] &&
+			printf '%s %s\n' "$watchdog_file" "$(cat "/sys/class/watchdog/watchdog0/$watchdog_file")"
+	done
 	show 'fact mounts' /proc/self/mountinfo
 	show 'fact swaps' /proc/swaps
 	show 'fact memory' /proc/meminfo
@@ -98,6 +104,7 @@ facts() {
 	frame 'fact cloud-init' && command -v cloud-init
 	show 'lease' /run/selfheal/lease
 	show 'pending-restart' /var/lib/selfheal/pending-restart
+	show 'safe-mode' /run/selfheal/safe-mode
 	show 'dead-man' /var/lib/selfheal/deadman/armed
 	show 'dead-man-last' /var/lib/selfheal/deadman/last
 	return 0
@@ -123,6 +130,14 @@ answers_in_bulk() { # kinds of which one command answers for all
 		# shellcheck disable=SC2016  # dpkg-query's own format
 		dpkg-query -W -f='${Package} ${db:Status-Want} ${db:Status-Status} ${Version}\n' $packages 2>/dev/null
 	fi
+	return 0
+}
+
+manager() { # what systemd itself obeys, after all its files, and which of them speak of watchdogs
+	frame manager
+	systemctl show --property=RuntimeWatchdogUSec --property=RebootWatchdogUSec 2>/dev/null
+	grep -ls '^ *\(Runtime\|Reboot\)WatchdogSec=' /etc/systemd/system.conf.d/*.conf /run/systemd/system.conf.d/*.conf \
+		/usr/local/lib/systemd/system.conf.d/*.conf /usr/lib/systemd/system.conf.d/*.conf | sed 's/^/drop-in=/'
 	return 0
 }
 

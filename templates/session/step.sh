@@ -135,7 +135,8 @@ forget_original() { # PATH
 
 # The node is as it was: what was kept for the way back goes. What was set aside is the user's and stays.
 leave_node() {
-	rm -rf -- "$state/original" "$state/deadman" "$state/boot-backup" "$state/pending-restart" "$state/ledger"
+	rm -rf -- "$state/original" "$state/deadman" "$state/boot-backup" "$state/pending-restart" "$state/ledger" \
+		"$state/boots" "$state/boots.log"
 	rm -f /boot/firmware/cmdline.txt.selfheal-bak /boot/cmdline.txt.selfheal-bak
 	rmdir -- "$state" 2>/dev/null
 	rm -rf -- "$run"
@@ -197,6 +198,17 @@ swap_off() {
 		timeout 300 dphys-swapfile swapoff </dev/null >/dev/null 2>&1
 	fi
 	attempt 'swapoff -a' 300 swapoff -a
+}
+
+# systemd answers nobody for a moment while it starts anew.
+reexec() {
+	attempt 'systemctl daemon-reexec' 120 systemctl daemon-reexec
+	reexec_tries=0
+	until timeout 10 systemctl show --property=Version </dev/null >/dev/null 2>&1 9>&-; do
+		reexec_tries=$((reexec_tries + 1))
+		[ "$reexec_tries" -lt 60 ] || stop 1 "systemd does not answer after systemctl daemon-reexec"
+		sleep 1
+	done
 }
 
 reload() { # UNIT: only what runs can reload

@@ -2,6 +2,7 @@
 
 mod disk;
 mod paper;
+mod watchdog;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

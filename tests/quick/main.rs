@@ -4,6 +4,7 @@
 mod binary;
 mod boot;
 mod boot_put;
+mod boots;
 mod cli;
 mod crash;
 mod deadman;

@@ -179,7 +179,7 @@ impl Body {
             .filter_map(|effect| match effect {
                 Effect::Reload(unit) => Some(format!("reload:{unit}")),
                 Effect::Restart(unit) => Some(format!("restart:{unit}")),
-                Effect::DaemonReload => None,
+                Effect::DaemonReload | Effect::DaemonReexec => None,
             })
             .collect();
         arguments.extend(units.iter().map(String::as_str));

@@ -154,6 +154,7 @@ pub fn step(
     for effect in &step.effects {
         match effect {
             Effect::DaemonReload => {}
+            Effect::DaemonReexec => body.line("reexec"),
             Effect::Reload(unit) => body.call("reload", &[unit]),
             Effect::Restart(unit) => body.call("restart", &[unit]),
         }
@@ -188,6 +189,16 @@ pub fn leave(holder: &Holder, nonce: &str) -> String {
 pub fn settle(holder: &Holder, nonce: &str) -> String {
     whole(
         "attempt 'putting the originals back' 400 /usr/local/libexec/selfheal/deadman expire 'selfheal could not confirm it'\n",
+        300,
+        holder,
+        nonce,
+    )
+}
+
+/// A script that lets a node leave safe mode.
+pub fn resume(holder: &Holder, nonce: &str) -> String {
+    whole(
+        "attempt 'leaving safe mode' 120 /usr/local/libexec/selfheal/boots resume\nrenew_lease 0\n",
         300,
         holder,
         nonce,

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod node;
+mod watchdog;
 
 use std::ops::Range;
 
@@ -42,6 +43,7 @@ pub(crate) fn check(
         node::services(&node, problems);
         node::sysctls(&node, problems);
         node::boot(&node, problems);
+        watchdog::check(&node, problems);
     }
 }
 

@@ -237,12 +237,7 @@ pub(super) fn services(node: &Place<'_>, problems: &mut Problems) {
 }
 
 /// What k3s's `protect-kernel-defaults` insists on: the kubelet exits on any other value (domain.md §3.6).
-const PROTECTED: [(&str, &str); 4] = [
-    ("vm.overcommit_memory", "1"),
-    ("vm.panic_on_oom", "0"),
-    ("kernel.panic", "10"),
-    ("kernel.panic_on_oops", "1"),
-];
+const PROTECTED: [(&str, &str); 2] = [("vm.overcommit_memory", "1"), ("vm.panic_on_oom", "0")];
 
 /// What Kubernetes' network cannot do without.
 const NEEDED: [(&str, &str); 2] = [
@@ -277,12 +272,6 @@ pub(super) fn sysctls(node: &Place<'_>, problems: &mut Problems) {
                 )
                 .help(format!("leave it out; selfheal sets {right}"))
                 .note("with `protect-kernel-defaults` it insists on its own values"),
-            );
-        } else if key.as_str() == "kernel.panic_on_rcu_stall" && value.as_str() != "0" {
-            problems.push(
-                Diagnostic::warning(here(), "this can make a Pi reboot over and over")
-                    .help("leave it out; selfheal sets it where it is safe")
-                    .note("it fires on stalls of 20 ms too where the kernel's expedited timeout is that short"),
             );
         }
     }

@@ -54,17 +54,15 @@ const KERNELS: [&str; 8] = [
 /// What keeps time; one is enough.
 const TIME_KEEPERS: [&str; 4] = ["systemd-timesyncd", "chrony", "ntpsec", "ntp"];
 
-/// What k3s and a stable node want of the kernel (domain.md §3.6); the last four are exactly what
-/// `protect-kernel-defaults` checks.
-const SYSCTLS: [(&str, &str); 8] = [
+/// What k3s and a stable node want of the kernel (domain.md §3.6). The last two, and those of panics in the watchdog
+/// layer, are exactly what `protect-kernel-defaults` checks.
+const SYSCTLS: [(&str, &str); 6] = [
     ("net.ipv4.ip_forward", "1"),
     ("net.bridge.bridge-nf-call-iptables", "1"),
     ("fs.inotify.max_user_instances", "1024"),
     ("fs.inotify.max_user_watches", "524288"),
     ("vm.overcommit_memory", "1"),
     ("vm.panic_on_oom", "0"),
-    ("kernel.panic", "10"),
-    ("kernel.panic_on_oops", "1"),
 ];
 
 const LAYER: LayerName = LayerName::Hardening;
@@ -104,6 +102,7 @@ pub(super) fn questions(_: &Inventory, node: &Node) -> Questions {
         modules: settings.modules.iter().map(ToString::to_string).collect(),
         users: [node.user.to_string()].into(),
         sshd: true,
+        manager: false,
         stranger: false,
     }
 }

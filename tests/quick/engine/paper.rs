@@ -8,7 +8,7 @@ use std::path::Path;
 
 use selfheal::node::ledger::{self, Id, Kind, Ledger, original_of};
 use selfheal::plan::NodePlan;
-use selfheal::resource::change::Action;
+use selfheal::resource::change::{Action, Effect};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct File {
@@ -30,6 +30,14 @@ pub struct PaperNode {
     hostname: String,
     swap: bool,
     booted: String,
+    /// What systemd took from its own settings.
+    manager: BTreeMap<String, String>,
+    /// What else the probe is told.
+    facts: BTreeMap<String, String>,
+    /// Why it is in safe mode.
+    pub safe_mode: Option<String>,
+    /// Drop-ins of systemd that speak of watchdogs.
+    pub drop_ins: Vec<String>,
     ledger: Ledger,
 }
 
@@ -53,6 +61,12 @@ impl PaperNode {
             sysctls: [
                 ("kernel.panic", "0"),
                 ("kernel.panic_on_oops", "0"),
+                ("kernel.softlockup_panic", "0"),
+                ("kernel.hung_task_timeout_secs", "120"),
+                ("kernel.hung_task_panic", "0"),
+                ("kernel.hung_task_warnings", "10"),
+                ("kernel.panic_on_rcu_stall", "0"),
+                ("kernel.max_rcu_stall_to_panic", "0"),
                 ("vm.swappiness", "60"),
                 ("vm.overcommit_memory", "0"),
                 ("vm.panic_on_oom", "0"),
@@ -65,6 +79,18 @@ impl PaperNode {
             hostname: "raspberrypi".to_owned(),
             swap: true,
             booted: LINE.trim().to_owned(),
+            manager: BTreeMap::new(),
+            facts: [
+                (
+                    "watchdog",
+                    "identity Broadcom BCM2835 Watchdog timer\nmax_timeout 0\n",
+                ),
+                ("rcu-exp-cpu-stall-timeout", "0\n"),
+            ]
+            .map(|(name, text)| (name.to_owned(), text.to_owned()))
+            .into(),
+            safe_mode: None,
+            drop_ins: Vec::new(),
             ledger: Ledger::default(),
         };
         node.unit("dphys-swapfile.service", true, true);
@@ -95,6 +121,15 @@ impl PaperNode {
         let mut node = PaperNode::raspberry_pi_os();
         node.units.remove("dphys-swapfile.service");
         node.units.remove("systemd-timesyncd.service");
+        // An old driver, a threshold meant for telephones, and a disk.
+        let fact = |name: &str, text: &str| (name.to_owned(), text.to_owned());
+        node.facts.extend([
+            fact(
+                "watchdog",
+                "identity Broadcom BCM2835 Watchdog timer\nmax_timeout 15\n",
+            ),
+            fact("rcu-exp-cpu-stall-timeout", "20\n"),
+        ]);
         node.packages = [
             ("chrony".to_owned(), false),
             ("linux-raspi".to_owned(), false),
@@ -109,7 +144,8 @@ impl PaperNode {
         node
     }
 
-    fn unit(&mut self, name: &str, enabled: bool, active: bool) {
+    /// Puts a unit there.
+    pub fn unit(&mut self, name: &str, enabled: bool, active: bool) {
         self.units.insert(name.to_owned(), (enabled, active));
     }
 
@@ -155,6 +191,31 @@ impl PaperNode {
             file.mode = fs::metadata(&path).unwrap().permissions().mode() & 0o7777;
         }
         self.ledger = Ledger::parse(&fs::read_to_string(below(ledger::PATH)).unwrap());
+    }
+
+    /// The kernel that runs.
+    pub fn kernel(&mut self, release: &str) {
+        self.fact("kernel", &format!("{release}\n"));
+    }
+
+    /// What the probe is told under this name.
+    pub fn fact(&mut self, name: &str, text: &str) {
+        self.facts.insert(name.to_owned(), text.to_owned());
+    }
+
+    /// Sets a sysctl's runtime value.
+    pub fn sysctl(&mut self, key: &str, value: &str) {
+        self.sysctls.insert(key.to_owned(), value.to_owned());
+    }
+
+    /// The sysctls' runtime values.
+    pub fn sysctls(&self) -> &BTreeMap<String, String> {
+        &self.sysctls
+    }
+
+    /// systemd obeys its defaults, whatever its files say.
+    pub fn forget_manager(&mut self) {
+        self.manager.clear();
     }
 
     /// Packages and modules stay on a node that selfheal leaves, and so do units that came with a package.
@@ -203,8 +264,24 @@ impl PaperNode {
         frame("fact psi", if effect("psi=1") { b"yes" } else { b"" });
         frame(
             "fact mounts",
-            b"25 1 179:1 / /boot/firmware rw,relatime shared:1 - vfat /dev/mmcblk0p1 rw\n",
+            b"25 1 179:1 / /boot/firmware rw,relatime shared:1 - vfat /dev/mmcblk0p1 rw\n\
+              24 1 179:2 / / rw,noatime shared:1 - ext4 /dev/root rw\n",
         );
+        for (name, text) in &self.facts {
+            frame(&format!("fact {name}"), text.as_bytes());
+        }
+        let mut manager = String::new();
+        for property in ["RuntimeWatchdogUSec", "RebootWatchdogUSec"] {
+            let value = self.manager.get(property).map_or("0", String::as_str);
+            writeln!(manager, "{property}={value}").unwrap();
+        }
+        for path in &self.drop_ins {
+            writeln!(manager, "drop-in={path}").unwrap();
+        }
+        frame("manager", manager.as_bytes());
+        if let Some(reason) = &self.safe_mode {
+            frame("safe-mode", format!("{reason}\n").as_bytes());
+        }
         frame("free /boot/firmware", b"100000 4096\n");
         frame(
             "fact swaps",
@@ -285,6 +362,13 @@ impl PaperNode {
         for action in plan.changes.iter().flat_map(|change| &change.actions) {
             self.act(action);
         }
+        let effects = plan.changes.iter().flat_map(|change| &change.effects);
+        if effects
+            .clone()
+            .any(|effect| *effect == Effect::DaemonReexec)
+        {
+            self.read_manager();
+        }
         for id in plan.changes.iter().flat_map(|change| &change.releases) {
             self.ledger.release(id);
         }
@@ -293,6 +377,20 @@ impl PaperNode {
             self.booted = String::from_utf8(line.clone()).unwrap().trim().to_owned();
         }
         assert!(self.ledger.get(&Id::new(Kind::CommandLine, "x")).is_none());
+    }
+
+    /// systemd reads its own settings.
+    fn read_manager(&mut self) {
+        self.manager.clear();
+        let file = self
+            .files
+            .get("/etc/systemd/system.conf.d/60-selfheal-watchdog.conf");
+        let text = file.map_or(String::new(), |file| {
+            String::from_utf8(file.content.clone()).unwrap()
+        });
+        for (key, value) in text.lines().filter_map(|line| line.split_once("Sec=")) {
+            self.manager.insert(format!("{key}USec"), value.to_owned());
+        }
     }
 
     fn act(&mut self, action: &Action) {

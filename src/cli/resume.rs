@@ -1,0 +1,111 @@
+//! `selfheal node resume`: a node leaves safe mode, because its user says that all is well again.
+
+use std::collections::BTreeSet;
+use std::num::NonZeroUsize;
+
+use clap::Args;
+use serde_json::json;
+
+use super::apply::{confirmed, holder};
+use super::exit::Exit;
+use super::fleet::{ask, block_on, failures, failures_json, observe, state_folder, watched};
+use super::load::{Loaded, load};
+use super::options::{Options, Output};
+use super::output::{Failure, print, print_json};
+use crate::apply::{self, Claim};
+use crate::fleet::{NodeError, Outcomes, Reached, nonce};
+use crate::plan::json;
+use crate::report::log::Log;
+
+/// Which node leaves safe mode.
+#[derive(Debug, Args)]
+pub(super) struct Resume {
+    /// The node's name.
+    node: String,
+    /// Do not ask before writing. Never confirms a host key.
+    #[arg(short, long, help_heading = "Writing")]
+    yes: bool,
+    #[command(flatten)]
+    output: Output,
+}
+
+pub(super) fn run(asked: &Resume, options: &Options) -> Result<Exit, Failure> {
+    let loaded = load(options)?;
+    let folder = state_folder()?;
+    let cannot = |error: std::io::Error| {
+        Failure::new(Exit::Failed, format!("cannot write {folder}: {error}"))
+    };
+    let log = Log::create(&folder.join("logs"), "resume").map_err(cannot)?;
+    let token = nonce().map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
+    let claim = Claim::new(&folder.join("runs"), token, holder()).map_err(cannot)?;
+    block_on(resume(asked, &loaded, &claim, options, log))
+}
+
+async fn resume(
+    asked: &Resume,
+    loaded: &Loaded,
+    claim: &Claim,
+    options: &Options,
+    log: Log,
+) -> Result<Exit, Failure> {
+    let mut log = Some(log);
+    let node = loaded.node(&asked.node)?.clone();
+    let (name, nodes, output) = (node.name.clone(), [node], asked.output);
+    let outcomes = observe(
+        loaded,
+        &nodes,
+        &BTreeSet::new(),
+        NonZeroUsize::MIN,
+        options,
+        &mut log,
+    )
+    .await?;
+    let reason = |reached: &Reached| reached.snapshot.safe_mode.clone();
+    let reason = outcomes.values().flatten().find_map(reason);
+    if let Some(reason) = &reason {
+        if !output.json {
+            print(&format!(
+                "{name} is in safe mode: {reason}.\nIt will leave it: panics reboot it again, and k3s starts.\n"
+            ));
+        }
+        if !asked.yes {
+            ask(|| confirmed("Resume this node?")).await??;
+        }
+    }
+    let mut results: Outcomes<()> = Outcomes::new();
+    for (name, reached) in outcomes {
+        let result = match reached {
+            Ok(reached) => {
+                let resumed: Result<(), NodeError> = if reason.is_some() {
+                    let holder = claim.on(&reached.snapshot);
+                    watched(options, &mut log, async |_| {
+                        apply::resume(&reached.session, &holder).await
+                    })
+                    .await
+                } else {
+                    Ok(())
+                };
+                reached.session.close().await;
+                resumed
+            }
+            Err(error) => Err(error),
+        };
+        results.insert(name, result);
+    }
+    let exit = failures(&results);
+    if output.json {
+        print_json(&json!({
+            "version": json::VERSION,
+            "node": name.as_str(),
+            "safe_mode": reason,
+            "resumed": exit == Exit::Done && reason.is_some(),
+            "failed": failures_json(&results),
+        }));
+    } else if exit == Exit::Done {
+        print(&match reason {
+            Some(_) => format!("{name} has left safe mode.\n"),
+            None => format!("{name} is not in safe mode.\n"),
+        });
+    }
+    Ok(exit)
+}
