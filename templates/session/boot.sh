@@ -1,6 +1,7 @@
 # Writing the boot file, by the letter of domain.md §1.2. vfat has no journal: the old line stays readable under its own
 # name until the new one has been written, synced and read back, and two copies of it are kept besides. May be killed at
-# any point and called again. Only coreutils.
+# any point and called again. Only coreutils. `sync -d` is one file's fdatasync in all of them; without -d, uutils syncs
+# everything, in an order of its own.
 # shellcheck shell=sh
 # shellcheck disable=SC2015  # `a && b || leave …`: leave does not return
 
@@ -53,7 +54,7 @@ boot_put() ( # a subshell: its settings and variables are its own
 	}
 
 	save() { # FILE COPY SHA256
-		cat -- "$1" >"$2" && sync -- "$2" && holds "$2" "$3"
+		cat -- "$1" >"$2" && sync -d -- "$2" && holds "$2" "$3"
 	}
 
 	# Looks for a copy with this content before it makes another; never writes over an older copy, also when the clock
@@ -71,10 +72,16 @@ boot_put() ( # a subshell: its settings and variables are its own
 		save "$1" "$backup_dir/saving" "$2" && mv -f -- "$backup_dir/saving" "$copy" && sync -- "$backup_dir"
 	}
 
-	# Two steps to a name: write it beside, take the name.
+	# Two steps to a name: write it beside, take the name. The kernel puts the new clusters into the old directory entry,
+	# which is one sector, so the card holds the old file or the new one; but it would write first that the old clusters
+	# are free, and with the power gone in between fsck.vfat cuts the file to nothing. So the old file is kept open, and
+	# keeps its clusters, until the entry is on the card. The folder goes first: else both names may hold one file.
 	put() { # CONTENT SHA256
-		save "$1" "$new" "$2" && mv -f -- "$new" "$target" && sync -- "$folder" && sync -f -- "$target" &&
-			holds "$target" "$2"
+		open=$target
+		[ -f "$open" ] || open=$1
+		save "$1" "$new" "$2" &&
+			{ mv -f -- "$new" "$target" && sync -d -- "$folder" && sync -d -- "$target"; } 8<"$open" &&
+			sync -f -- "$target" && sync -d -- "$target" && holds "$target" "$2"
 	}
 
 	[ "$(id -u)" -eq 0 ] || leave 12 "writing $target needs root"

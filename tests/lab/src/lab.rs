@@ -167,7 +167,7 @@ impl Lab {
         let snapshot = (!cold).then(|| self.snapshot.ram());
         pi.machine.power_on(Start {
             snapshot,
-            clock: None,
+            ..Start::default()
         })?;
         if cold {
             snapshot::settle(&pi.machine, FIRST_BOOT)?;
