@@ -72,6 +72,10 @@ pub struct Facts {
     pub cgroup_controllers: BTreeSet<String>,
     /// Whether the kernel accounts pressure (/proc/pressure).
     pub psi: bool,
+    /// Milliseconds after which the kernel reports an expedited grace period as stalled, as it reads back: 0 inherits
+    /// the 21 s of a normal one, 1 to 999 is a threshold meant for telephones (domain.md §1.4, §9). `None` where the
+    /// kernel has no such setting.
+    pub rcu_exp_cpu_stall_timeout: Option<u64>,
     /// Mounted file systems.
     pub mounts: Vec<Mount>,
     /// Active swap devices and files.
@@ -118,6 +122,9 @@ impl Facts {
                 self.cgroup_controllers = text.split_whitespace().map(str::to_owned).collect();
             }
             ("fact", "psi") => self.psi = line == "yes",
+            ("fact", "rcu-exp-cpu-stall-timeout") => {
+                self.rcu_exp_cpu_stall_timeout = line.parse().ok();
+            }
             ("fact", "mounts") => self.mounts = text.lines().filter_map(mount).collect(),
             ("fact", "swaps") => {
                 self.swaps = text

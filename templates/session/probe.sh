@@ -86,6 +86,7 @@ facts() {
 	show 'fact command-line' /proc/cmdline
 	show 'fact cgroup-controllers' /sys/fs/cgroup/cgroup.controllers
 	frame 'fact psi' && [ -e /proc/pressure/cpu ] && printf yes
+	show 'fact rcu-exp-cpu-stall-timeout' /sys/module/rcupdate/parameters/rcu_exp_cpu_stall_timeout
 	show 'fact mounts' /proc/self/mountinfo
 	show 'fact swaps' /proc/swaps
 	show 'fact memory' /proc/meminfo
