@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use crate::inventory::{Inventory, Node};
 use crate::node::ledger::LayerName;
 use crate::node::probe::Questions;
+use crate::node::snapshot::Snapshot;
 use crate::plan::Snapshots;
 use crate::resource::Resource;
 use crate::resource::change::Refusal;
@@ -42,5 +43,13 @@ pub fn desired(
     match layer {
         LayerName::Hardening => hardening::desired(inventory, node, snapshot),
         LayerName::Boot => boot::desired(node, snapshot),
+    }
+}
+
+/// What the user should know of a node besides what is done to it.
+pub fn note(layer: LayerName, snapshot: &Snapshot) -> Option<String> {
+    match layer {
+        LayerName::Hardening => None,
+        LayerName::Boot => boot::note(snapshot),
     }
 }

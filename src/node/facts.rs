@@ -76,6 +76,10 @@ pub struct Facts {
     /// the 21 s of a normal one, 1 to 999 is a threshold meant for telephones (domain.md §1.4, §9). `None` where the
     /// kernel has no such setting.
     pub rcu_exp_cpu_stall_timeout: Option<u64>,
+    /// What the kernel said, since it booted, when it reset an NVMe drive.
+    pub nvme_reset: Option<String>,
+    /// What the kernel said, since it booted, when it reset a USB drive that speaks UAS; by `VID:PID`.
+    pub uas_resets: BTreeMap<String, String>,
     /// Mounted file systems.
     pub mounts: Vec<Mount>,
     /// Active swap devices and files.
@@ -124,6 +128,12 @@ impl Facts {
             ("fact", "psi") => self.psi = line == "yes",
             ("fact", "rcu-exp-cpu-stall-timeout") => {
                 self.rcu_exp_cpu_stall_timeout = line.parse().ok();
+            }
+            ("fact", "nvme-reset") => {
+                self.nvme_reset = (!line.is_empty()).then(|| line.to_owned());
+            }
+            ("uas-reset", drive) if !line.is_empty() => {
+                self.uas_resets.insert(drive.to_owned(), line.to_owned());
             }
             ("fact", "mounts") => self.mounts = text.lines().filter_map(mount).collect(),
             ("fact", "swaps") => {

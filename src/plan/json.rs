@@ -19,6 +19,7 @@ pub fn node(plan: &NodePlan) -> Value {
         "changes": plan.changes.iter().map(change).collect::<Vec<_>>(),
         "refusals": plan.refusals,
         "unfinished": plan.unfinished,
+        "notes": plan.notes,
         "reboot": plan.reboot(),
     })
 }

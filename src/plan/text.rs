@@ -60,6 +60,9 @@ impl Display for Shown<'_> {
             plan, about, style, ..
         } = self;
         writeln!(f, "{} ({about})", style.bold(plan.node.as_str()))?;
+        for note in &plan.notes {
+            writeln!(f, "  note: {}", printable(note))?;
+        }
         if plan.is_empty() {
             return writeln!(f, "  nothing to change");
         }

@@ -87,6 +87,7 @@ facts() {
 	show 'fact cgroup-controllers' /sys/fs/cgroup/cgroup.controllers
 	frame 'fact psi' && [ -e /proc/pressure/cpu ] && printf yes
 	show 'fact rcu-exp-cpu-stall-timeout' /sys/module/rcupdate/parameters/rcu_exp_cpu_stall_timeout
+	resets
 	show 'fact mounts' /proc/self/mountinfo
 	show 'fact swaps' /proc/swaps
 	show 'fact memory' /proc/meminfo
@@ -99,8 +100,25 @@ facts() {
 	frame 'fact cloud-init' && command -v cloud-init
 	show 'lease' /run/selfheal/lease
 	show 'pending-restart' /var/lib/selfheal/pending-restart
+	show 'reboot-pending' /run/selfheal/reboot-pending
 	show 'dead-man' /var/lib/selfheal/deadman/armed
 	show 'dead-man-last' /var/lib/selfheal/deadman/last
+	return 0
+}
+
+# Drives that the kernel had to reset since it booted, in its own words; asked only where there may be such drives. One
+# that does not come back has no folder in /sys/class any more.
+resets() {
+	if [ -d /sys/module/nvme ]; then
+		frame 'fact nvme-reset'
+		dmesg 2>/dev/null | grep -m 1 -E 'nvme nvme[0-9]+: .*(will reset|reset controller|power saving mode)'
+	fi
+	for resets_host in /sys/bus/usb/drivers/uas/*:*/host*; do
+		[ -d "$resets_host" ] || continue
+		resets_drive=$(cat "${resets_host%/*}/../idVendor"):$(cat "${resets_host%/*}/../idProduct")
+		frame "uas-reset $resets_drive"
+		dmesg 2>/dev/null | grep -m 1 "scsi ${resets_host##*/}: uas_eh_device_reset_handler"
+	done
 	return 0
 }
 
