@@ -77,7 +77,8 @@ pub fn compare(
             continue;
         }
         releases.push((*id).clone());
-        if !(token.replaces() && rival(token)) && !edit.set.contains(token) {
+        let taken = token.replaces() && rival(token);
+        if !taken && !edit.set.contains(token) {
             edit.set.push(token.clone());
         }
     }

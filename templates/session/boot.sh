@@ -80,12 +80,14 @@ boot_put() ( # a subshell: its settings and variables are its own
 	# which is one sector, so the card holds the old file or the new one; but it would write first that the old clusters
 	# are free, and with the power gone in between fsck.vfat cuts the file to nothing. So the old file is kept open, and
 	# keeps its clusters, until the entry is on the card. The folder goes first: else both names may hold one file.
+	# Neither sync is enough alone: -d leaves an entry behind that the kernel is about to write by itself, -f does not
+	# tell the card to write what it holds in its own memory.
 	put() { # CONTENT SHA256
 		open=$target
 		[ -f "$open" ] || open=$1
-		save "$1" "$new" "$2" &&
-			{ mv -f -- "$new" "$target" && sync -d -- "$folder" && sync -d -- "$target"; } 8<"$open" &&
-			sync -f -- "$target" && sync -d -- "$target" && holds "$target" "$2"
+		save "$1" "$new" "$2" && {
+			mv -f -- "$new" "$target" && sync -d -- "$folder" && sync -f -- "$target" && sync -d -- "$target"
+		} 8<"$open" && sync -f -- "$target" && sync -d -- "$target" && holds "$target" "$2"
 	}
 
 	[ "$(id -u)" -eq 0 ] || leave 12 "writing $target needs root"

@@ -1,7 +1,7 @@
 //! Settings of one node that contradict each other.
 
 use super::{Place, find};
-use crate::inventory::boot::BootToken;
+use crate::inventory::boot::{BootConfig, BootToken};
 use crate::inventory::diagnostic::Diagnostic;
 use crate::inventory::hardening::{RootLogin, Storage};
 use crate::inventory::name::shown;
@@ -364,10 +364,14 @@ pub(super) fn boot(node: &Place<'_>, problems: &mut Problems) {
                 format!("selfheal does not know what `{line}` does to a Pi"),
             ));
         }
-        if boot.config.iter().take(index).any(|other| other == line) {
+        let key = line.line().key();
+        let repeats = |other: &BootConfig| {
+            other == line
+                || other.line().key() == key && !matches!(key, "dtparam" | "dtoverlay" | "gpio")
+        };
+        if boot.config.iter().take(index).any(repeats) {
             problems.push(
-                Diagnostic::error(here(), format!("`{line}` is there twice"))
-                    .help("keep one of them"),
+                Diagnostic::error(here(), format!("`{key}` is set twice")).help("keep one of them"),
             );
         }
     }
