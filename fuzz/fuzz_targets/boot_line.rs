@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use selfheal::node::boot::{CommandLine, Edit, Standing, Token};
+use selfheal::node::boot::{CommandLine, Edit, Token};
 
 /// The input is a file and, after a newline and `+`, tokens to set and, after `-`, tokens to remove.
 fn parts(input: &[u8]) -> (&[u8], Edit) {
@@ -47,15 +47,31 @@ fuzz_target!(|input: &[u8]| {
             .iter()
             .take_while(|token| token.as_str() != "--");
         kernel
-            .filter(|token| token.standing() == Standing::Untouchable)
+            .filter(|token| token.is_untouchable())
             .cloned()
             .collect()
     };
+    let roots = |line: &CommandLine| -> Vec<String> {
+        let roots = guarded(line).into_iter().filter(|token| token.key() == "root");
+        roots.map(|token| token.to_string()).collect()
+    };
     assert_eq!(guarded(&before), guarded(&after));
+    assert_eq!(roots(&before), roots(&after));
+    assert!(!roots(&after).is_empty());
     assert_eq!(after.edit(&edit).as_ref(), Ok(&after));
     assert_eq!(
         CommandLine::parse(after.to_string().as_bytes()).as_ref(),
         Ok(&after)
     );
     assert!(edit.set.iter().all(|token| after.holds(token)));
+    // What nobody asked for stays, in its order.
+    let asked = |token: &Token| {
+        let all = edit.set.iter().chain(&edit.remove);
+        all.map(Token::key).any(|key| key == token.key())
+    };
+    let others = |line: &CommandLine| -> Vec<Token> {
+        let others = line.tokens().iter().filter(|token| !asked(token));
+        others.cloned().collect()
+    };
+    assert_eq!(others(&before), others(&after));
 });

@@ -34,7 +34,7 @@ mod watchdog;
 pub mod write;
 
 pub use address::{HostAddress, Jump, NodeAddress, Port};
-pub use boot::{Boot, BootToken};
+pub use boot::{Boot, BootConfig, BootToken};
 pub use diagnostic::{Diagnostic, Severity, Wrong};
 pub use document::{Cluster, parse, schema};
 pub use hardening::{Firewall, Hardening, Journald, RootLogin, Sshd, Storage, Swap, Upgrades};

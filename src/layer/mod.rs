@@ -52,7 +52,8 @@ pub fn desired(
 /// What a layer has to say of a node that is neither a change nor a reason to stop: what a plan shows beside it.
 pub fn notes(layer: LayerName, node: &Node, snapshot: &Snapshot) -> Vec<String> {
     match layer {
-        LayerName::Hardening | LayerName::Boot => Vec::new(),
+        LayerName::Hardening => Vec::new(),
+        LayerName::Boot => boot::note(snapshot).into_iter().collect(),
         LayerName::Watchdog => watchdog::notes(node, snapshot),
     }
 }

@@ -90,6 +90,10 @@ pub struct Facts {
     pub rcu_exp_cpu_stall_timeout: Option<u64>,
     /// The hardware watchdog, if the kernel has one.
     pub watchdog: Option<WatchdogDevice>,
+    /// What the kernel said, since it booted, when it reset an NVMe drive.
+    pub nvme_reset: Option<String>,
+    /// What the kernel said, since it booted, when it reset a USB drive that speaks UAS; by `VID:PID`.
+    pub uas_resets: BTreeMap<String, String>,
     /// Mounted file systems.
     pub mounts: Vec<Mount>,
     /// Active swap devices and files.
@@ -140,6 +144,12 @@ impl Facts {
                 self.rcu_exp_cpu_stall_timeout = line.parse().ok();
             }
             ("fact", "watchdog") => self.watchdog = watchdog(&text),
+            ("fact", "nvme-reset") => {
+                self.nvme_reset = (!line.is_empty()).then(|| line.to_owned());
+            }
+            ("uas-reset", drive) if !line.is_empty() => {
+                self.uas_resets.insert(drive.to_owned(), line.to_owned());
+            }
             ("fact", "mounts") => self.mounts = text.lines().filter_map(mount).collect(),
             ("fact", "swaps") => {
                 self.swaps = text

@@ -93,14 +93,20 @@ pub enum Kind {
     Hostname,
     /// Swap devices and files in use.
     Swap,
-    /// The kernel command line; what is owned of it are [`Kind::BootToken`]s.
+    /// The kernel command line; what is owned of it are [`Kind::BootToken`]s and [`Kind::BootTokenRemoved`]s.
     CommandLine,
     /// A token of the kernel command line.
     BootToken,
+    /// A token that was taken off the kernel command line.
+    BootTokenRemoved,
+    /// selfheal's part of config.txt.
+    BootConfig,
+    /// What a node showed once and does not show again after it was acted upon.
+    Evidence,
 }
 
 impl Kind {
-    const ALL: [(Kind, &str); 13] = [
+    const ALL: [(Kind, &str); 16] = [
         (Kind::File, "file"),
         (Kind::Directory, "directory"),
         (Kind::Edit, "edit"),
@@ -114,7 +120,18 @@ impl Kind {
         (Kind::Swap, "swap"),
         (Kind::CommandLine, "command-line"),
         (Kind::BootToken, "boot-token"),
+        (Kind::BootTokenRemoved, "boot-token-removed"),
+        (Kind::BootConfig, "boot-config"),
+        (Kind::Evidence, "evidence"),
     ];
+
+    /// Whether a thing of this kind stands in a boot file: those are undone all at once, by writing the file anew.
+    pub fn is_boot(self) -> bool {
+        matches!(
+            self,
+            Kind::BootToken | Kind::BootTokenRemoved | Kind::BootConfig
+        )
+    }
 
     /// The word in the ledger and in plans.
     pub fn as_str(self) -> &'static str {

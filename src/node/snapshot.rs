@@ -109,6 +109,8 @@ pub struct Snapshot {
     pub lease: Option<Lease>,
     /// Whether a dead man's switch of an interrupted run is armed.
     pub dead_man_armed: bool,
+    /// Boot files that were written since the node booted, so that they wait for its next boot.
+    pub reboot_pending: BTreeSet<Utf8PathBuf>,
     /// What the dead man's switch last did, if it ever acted.
     pub dead_man_last: Option<String>,
     /// Why the node is in safe mode, if it is.
@@ -179,6 +181,9 @@ impl Snapshot {
                 self.pending_restarts = text().lines().map(str::to_owned).collect()
             }
             "dead-man" => self.dead_man_armed = !frame.content.is_empty(),
+            "reboot-pending" => {
+                self.reboot_pending = text().lines().map(Utf8PathBuf::from).collect();
+            }
             "dead-man-last" => self.dead_man_last = text().lines().next().map(str::to_owned),
             _ => self.facts.take(frame),
         }

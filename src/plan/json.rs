@@ -18,8 +18,8 @@ pub fn node(plan: &NodePlan) -> Value {
         "node": plan.node.as_str(),
         "changes": plan.changes.iter().map(change).collect::<Vec<_>>(),
         "refusals": plan.refusals,
-        "notes": plan.notes,
         "unfinished": plan.unfinished,
+        "notes": plan.notes,
         "reboot": plan.reboot(),
     })
 }

@@ -4,9 +4,11 @@ pub mod json;
 pub mod text;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem::discriminant;
 
 use crate::inventory::{Inventory, Node, NodeName};
 use crate::layer;
+use crate::node::boot::Edit;
 use crate::node::ledger::{Kind, LayerName, Ledger};
 use crate::node::snapshot::Snapshot;
 use crate::resource::change::{Change, Effect, Phase, Refusal};
@@ -152,13 +154,18 @@ fn compare(
         .filter(|(id, entry)| layers.contains(&entry.layer) && !wanted.contains(id))
         .filter(|(_, entry)| !refusals.iter().any(|refusal| refusal.layer == entry.layer))
         .collect();
-    // Tokens leave the command line in one write, so their undoing is a comparison with what is still wanted.
-    let boot = |resource: &Resource| matches!(resource.wanted, Wanted::BootTokens(_));
-    if orphans.iter().any(|(id, _)| id.kind == Kind::BootToken) && !resources.iter().any(boot) {
-        resources.push(Resource::new(
-            LayerName::Boot,
-            Wanted::BootTokens(Vec::new()),
-        ));
+    // What stands in a boot file leaves it in one write, so its undoing is a comparison with what is still wanted.
+    for (nothing, kinds) in [
+        (
+            Wanted::BootTokens(Edit::default()),
+            &[Kind::BootToken, Kind::BootTokenRemoved][..],
+        ),
+        (Wanted::BootConfig(Vec::new()), &[Kind::BootConfig]),
+    ] {
+        let same = |resource: &Resource| discriminant(&resource.wanted) == discriminant(&nothing);
+        if orphans.iter().any(|(id, _)| kinds.contains(&id.kind)) && !resources.iter().any(same) {
+            resources.push(Resource::new(LayerName::Boot, nothing));
+        }
     }
     let mut changes = Vec::new();
     for resource in &resources {
@@ -167,10 +174,7 @@ fn compare(
             Err(refusal) => refusals.push(refusal),
         }
     }
-    for (id, entry) in orphans
-        .into_iter()
-        .filter(|(id, _)| id.kind != Kind::BootToken)
-    {
+    for (id, entry) in orphans.into_iter().filter(|(id, _)| !id.kind.is_boot()) {
         match resource::undo(id, entry, snapshot) {
             Ok(change) => changes.push(change),
             Err(refusal) => refusals.push(refusal),

@@ -61,7 +61,7 @@ impl Display for Shown<'_> {
         } = self;
         writeln!(f, "{} ({about})", style.bold(plan.node.as_str()))?;
         for note in &plan.notes {
-            writeln!(f, "  {} {note}", style.paint(33, "note"))?;
+            writeln!(f, "  note: {}", printable(note))?;
         }
         if plan.is_empty() {
             return writeln!(f, "  nothing to change");

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 
 use super::change::{Action, Change, Expect, Phase, Refusal, Verb, View};
 use crate::node::boot::{Board, BootFacts, BootMount, BootProblem, Edit, Token, resolve};
@@ -30,51 +30,56 @@ pub fn questions() -> impl Iterator<Item = Utf8PathBuf> {
     })
 }
 
-/// The change that puts `wanted` on the command line, takes away what selfheal added and nobody wants any more, and
-/// boots the node with it.
+/// The change that puts `wanted` on the command line, takes away what selfheal added and nobody wants any more, puts
+/// back what it took away and may be there again, and boots the node with it.
 ///
 /// # Errors
 /// A [`Refusal`] wherever it is not certain which file the Pi boots from, or that it can be written safely.
 pub fn compare(
     layer: LayerName,
-    wanted: &[Token],
+    wanted: &Edit,
     snapshot: &Snapshot,
 ) -> Result<Option<Change>, Refusal> {
-    let refuse = |problem: BootProblem| Refusal {
-        layer,
-        what: "kernel command line".to_owned(),
-        reason: problem.to_string(),
-        hint: "put that right and run again, or leave this layer out with --skip boot".to_owned(),
-    };
-    let owned: Vec<(&Id, &Entry, Token)> = snapshot
-        .ledger
+    let refuse = |problem: BootProblem| refusal(layer, "kernel command line", &problem.to_string());
+    let added = owned(snapshot, Kind::BootToken);
+    let removed = owned(snapshot, Kind::BootTokenRemoved);
+    let ours = wanted
+        .set
         .iter()
-        .filter(|(id, _)| id.kind == Kind::BootToken)
-        .filter_map(|(id, entry)| Some((id, entry, id.name.parse().ok()?)))
+        .chain(added.iter().map(|(.., token)| token));
+    let ours: Vec<Token> = ours
+        .chain(removed.iter().map(|(.., token)| token))
+        .cloned()
         .collect();
-    let mut ours = wanted.to_vec();
-    ours.extend(owned.iter().map(|(_, _, token)| token.clone()));
+    let nothing = wanted.set.is_empty() && wanted.remove.is_empty();
     let file = match resolve(&facts(snapshot), &ours) {
         Ok(file) => file,
-        Err(_) if wanted.is_empty() && owned.is_empty() => return Ok(None),
+        Err(_) if nothing && ours.is_empty() => return Ok(None),
         Err(problem) => return Err(refuse(problem)),
     };
 
-    let mut edit = Edit {
-        set: wanted.to_vec(),
-        remove: Vec::new(),
-    };
+    let mut edit = wanted.clone();
     let mut releases = Vec::new();
-    for (id, entry, token) in &owned {
-        if wanted.contains(token) {
+    let rival = |token: &Token| wanted.set.iter().any(|other| other.key() == token.key());
+    for (id, entry, token) in &added {
+        if wanted.set.contains(token) {
             continue;
         }
         releases.push((*id).clone());
         match &entry.before {
-            Before::Value(old) if !wanted.iter().any(|other| other.key() == token.key()) => {
-                edit.set.extend(old.parse::<Token>());
-            }
+            Before::Value(old) if !rival(token) => edit.set.extend(old.parse::<Token>()),
+            _ if wanted.remove.contains(token) => {}
             _ => edit.remove.push(token.clone()),
+        }
+    }
+    for (id, _, token) in &removed {
+        if wanted.remove.contains(token) {
+            continue;
+        }
+        releases.push((*id).clone());
+        let taken = token.replaces() && rival(token);
+        if !taken && !edit.set.contains(token) {
+            edit.set.push(token.clone());
         }
     }
     let line = file.edit(&edit).map_err(refuse)?;
@@ -90,26 +95,39 @@ pub fn compare(
         None if releases.is_empty() => return Ok(None),
         None => None,
     };
-    let added = wanted.iter().filter(|token| !file.line.holds(token));
-    let owns = added.map(|token| {
-        let replaced = file
-            .line
-            .tokens()
-            .iter()
-            .rev()
-            .find(|old| old.key() == token.key() && is_single(old));
+    let entry = |before| Entry {
+        layer,
+        before,
+        sha256: None,
+    };
+    let new = wanted.set.iter().filter(|token| !file.line.holds(token));
+    let new = new.map(|token| {
+        let mut tokens = file.line.tokens().iter().rev();
+        let replaced = tokens.find(|old| old.key() == token.key() && old.replaces());
         let before = replaced.map_or(Before::Nothing, |old| {
             Before::Value(old.as_str().to_owned())
         });
+        (Id::new(Kind::BootToken, token.as_str()), entry(before))
+    });
+    // What selfheal added itself does not come back.
+    let ours = |token: &Token| added.iter().any(|(.., own)| own == token);
+    let there = |token: &Token| {
+        file.line
+            .tokens()
+            .iter()
+            .any(|have| have.means(token) || token.items_are_in(have))
+    };
+    let old = wanted
+        .remove
+        .iter()
+        .filter(|token| there(token) && !ours(token));
+    let old = old.map(|token| {
         (
-            Id::new(Kind::BootToken, token.as_str()),
-            Entry {
-                layer,
-                before,
-                sha256: None,
-            },
+            Id::new(Kind::BootTokenRemoved, token.as_str()),
+            entry(Before::Nothing),
         )
     });
+    let owns: Vec<(Id, Entry)> = new.chain(old).collect();
     let verb = match (&line, releases.is_empty()) {
         (Some(_), _) => Verb::Update,
         (None, true) => Verb::Finish,
@@ -131,10 +149,10 @@ pub fn compare(
         verb,
         view,
         phase: Phase::Boot,
-        owns: owns.collect(),
+        owns,
         actions: line
             .iter()
-            .map(|line| write(&file.path, &file.content, &line.to_string()))
+            .map(|line| write(&file.path, &file.content, line.to_string().as_bytes()))
             .collect(),
         effects: Default::default(),
         reboot,
@@ -142,19 +160,28 @@ pub fn compare(
     }))
 }
 
-fn write(path: &Utf8PathBuf, current: &[u8], line: &str) -> Action {
-    Action::WriteBoot(
-        path.clone(),
-        line.as_bytes().to_vec(),
-        Expect::Sha256(sha256(current)),
-    )
+/// Tokens of the ledger.
+fn owned(snapshot: &Snapshot, kind: Kind) -> Vec<(&Id, &Entry, Token)> {
+    let of_kind = snapshot.ledger.iter().filter(|(id, _)| id.kind == kind);
+    of_kind
+        .filter_map(|(id, entry)| Some((id, entry, id.name.parse().ok()?)))
+        .collect()
 }
 
-/// Keys that may stand more than once are added beside what is there, never in its place.
-fn is_single(token: &Token) -> bool {
-    !matches!(
-        token.key().as_str(),
-        "console" | "cgroup_enable" | "cgroup_disable" | "module_blacklist" | "usb_storage.quirks"
+pub(super) fn refusal(layer: LayerName, what: &str, reason: &str) -> Refusal {
+    Refusal {
+        layer,
+        what: what.to_owned(),
+        reason: reason.to_owned(),
+        hint: "put that right and run again, or leave this layer out with --skip boot".to_owned(),
+    }
+}
+
+pub(super) fn write(path: &Utf8Path, current: &[u8], content: &[u8]) -> Action {
+    Action::WriteBoot(
+        path.to_owned(),
+        content.to_vec(),
+        Expect::Sha256(sha256(current)),
     )
 }
 

@@ -132,12 +132,21 @@ pub fn compare(resource: &Resource, snapshot: &Snapshot) -> Result<Option<Change
                 Before::Value(current.clone()),
             )
         }
-        Wanted::BootTokens(tokens) => super::boot::compare(resource.layer, tokens, snapshot),
+        Wanted::Evidence(_, said) if snapshot.ledger.get(&resource.id()).is_none() => value(
+            Verb::Create,
+            "unknown",
+            said,
+            Vec::new(),
+            Before::Value(said.clone()),
+        ),
+        Wanted::BootTokens(edit) => super::boot::compare(resource.layer, edit, snapshot),
+        Wanted::BootConfig(lines) => super::boot_config::compare(resource.layer, lines, snapshot),
         Wanted::Directory(_)
         | Wanted::Package(_)
         | Wanted::Hold(_)
         | Wanted::Module(_)
         | Wanted::Stopped(_)
+        | Wanted::Evidence(..)
         | Wanted::NoSwap => Ok(None),
     }
 }

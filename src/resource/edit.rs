@@ -2,6 +2,9 @@
 //! comment. Both can be undone without losing what the user wrote since.
 
 const BEGIN: &str = "# BEGIN selfheal: lines up to END are managed, others are yours";
+/// The same, where the line before had no end.
+const BEGIN_CUT: &str =
+    "# BEGIN selfheal: lines up to END are managed, others are yours (no newline before this)";
 const END: &str = "# END selfheal";
 const DISABLED: &str = "#selfheal# ";
 
@@ -18,10 +21,11 @@ pub fn edit(current: &[u8], disable: impl Fn(&str) -> bool, block: &[String]) ->
     if block.is_empty() {
         return edited;
     }
-    if !edited.is_empty() && !edited.ends_with(b"\n") {
+    let cut = !edited.is_empty() && !edited.ends_with(b"\n");
+    if cut {
         edited.push(b'\n');
     }
-    for line in std::iter::once(BEGIN)
+    for line in std::iter::once(if cut { BEGIN_CUT } else { BEGIN })
         .chain(block.iter().map(String::as_str))
         .chain([END])
     {
@@ -38,17 +42,33 @@ pub fn undo(current: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(current.len());
     let mut index = 0;
     while let Some(line) = lines.get(index) {
-        if line.trim_ascii_end() == BEGIN.as_bytes() {
+        let cut = line.trim_ascii_end() == BEGIN_CUT.as_bytes();
+        if cut || line.trim_ascii_end() == BEGIN.as_bytes() {
             let end = lines[index..]
                 .iter()
                 .position(|line| line.trim_ascii_end() == END.as_bytes());
             index += end.unwrap_or(0);
+            // What the user wrote behind the block needs the newline.
+            if cut && end.is_some() && index + 1 == lines.len() && plain.ends_with(b"\n") {
+                plain.pop();
+            }
         } else {
             plain.extend_from_slice(line.strip_prefix(DISABLED.as_bytes()).unwrap_or(line));
         }
         index += 1;
     }
     plain
+}
+
+/// The lines of the block in `current`.
+pub fn block(current: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let begins = |line: &&[u8]| *line != BEGIN.as_bytes() && *line != BEGIN_CUT.as_bytes();
+    current
+        .split(|&byte| byte == b'\n')
+        .map(<[u8]>::trim_ascii_end)
+        .skip_while(begins)
+        .skip(1)
+        .take_while(|line| *line != END.as_bytes())
 }
 
 #[cfg(test)]

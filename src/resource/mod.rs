@@ -2,6 +2,7 @@
 //! what is there, and what undoes it.
 
 pub mod boot;
+pub mod boot_config;
 pub mod change;
 mod compare;
 mod consequence;
@@ -12,7 +13,7 @@ use std::time::Duration;
 
 use camino::Utf8PathBuf;
 
-use crate::node::boot::Token;
+use crate::node::boot::{ConfigLine, Edit};
 use crate::node::ledger::{Id, Kind, LayerName};
 
 pub use compare::compare;
@@ -74,8 +75,12 @@ pub enum Wanted {
     Hostname(String),
     /// No swap in use.
     NoSwap,
-    /// Tokens on the kernel command line, and in /proc/cmdline.
-    BootTokens(Vec<Token>),
+    /// Tokens on the kernel command line and not on it, and so in /proc/cmdline.
+    BootTokens(Edit),
+    /// Lines in config.txt.
+    BootConfig(Vec<ConfigLine>),
+    /// Something the node showed, to be remembered: by its name, what it said.
+    Evidence(String, String),
 }
 
 impl Resource {
@@ -101,6 +106,8 @@ impl Resource {
             Wanted::Hostname(_) => Id::new(Kind::Hostname, "hostname"),
             Wanted::NoSwap => Id::new(Kind::Swap, "swap"),
             Wanted::BootTokens(_) => Id::new(Kind::CommandLine, "command line"),
+            Wanted::Evidence(name, _) => Id::new(Kind::Evidence, name),
+            Wanted::BootConfig(_) => Id::new(Kind::BootConfig, "config.txt"),
         }
     }
 }

@@ -88,6 +88,7 @@ pub fn undo(id: &Id, entry: &Entry, snapshot: &Snapshot) -> Result<Change, Refus
             previous,
             vec![Action::SetHostname(previous.clone())],
         ),
+        (Kind::Evidence, Before::Value(said)) => value(said, "forgotten", Vec::new()),
         (Kind::Swap, _) => value("off", "as configured", vec![Action::SwapOn]),
         // Packages and loaded modules stay; a value that was never recorded cannot come back.
         _ => value("managed", "stays, no longer managed", Vec::new()),

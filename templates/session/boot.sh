@@ -1,6 +1,7 @@
-# Writing the boot file, by the letter of domain.md §1.2. vfat has no journal: the old line stays readable under its own
-# name until the new one has been written, synced and read back, and two copies of it are kept besides. May be killed at
-# any point and called again. Only coreutils.
+# Writing a boot file (cmdline.txt, config.txt) as domain.md §1.2 has it. vfat has no journal: the old file stays readable
+# under its own name until the new one has been written, synced and read back, and two copies of it are kept besides. May be killed at
+# any point and called again. Only coreutils, grep and sed. `sync -d` is one file's fdatasync in all of them; without -d, uutils syncs
+# everything, in an order of its own.
 # shellcheck shell=sh
 # shellcheck disable=SC2015  # `a && b || leave …`: leave does not return
 
@@ -36,8 +37,12 @@ boot_put() ( # a subshell: its settings and variables are its own
 		[ "$(hash "$1")" = "$2" ]
 	}
 
-	# The tokens that must come out as they went in, in their order.
+	# What must come out as it went in, in its order.
 	guarded() { # FILE
+		if [ "$name" = config.txt ]; then
+			LC_ALL=C sed -nE '/^[[:blank:]]*(arm_64bit|auto_initramfs|cmdline|device_tree|include|initramfs|kernel|os_prefix|overlay_prefix|start_file)[=[:blank:]]/p' "$1"
+			return
+		fi
 		set -f # always called in a subshell
 		for word in $(head -n 1 -- "$1" | tr -d '\000'); do
 			case $word in
@@ -53,7 +58,7 @@ boot_put() ( # a subshell: its settings and variables are its own
 	}
 
 	save() { # FILE COPY SHA256
-		cat -- "$1" >"$2" && sync -- "$2" && holds "$2" "$3"
+		cat -- "$1" >"$2" && sync -d -- "$2" && holds "$2" "$3"
 	}
 
 	# Looks for a copy with this content before it makes another; never writes over an older copy, also when the clock
@@ -71,16 +76,27 @@ boot_put() ( # a subshell: its settings and variables are its own
 		save "$1" "$backup_dir/saving" "$2" && mv -f -- "$backup_dir/saving" "$copy" && sync -- "$backup_dir"
 	}
 
-	# Two steps to a name: write it beside, take the name.
+	# Two steps to a name: write it beside, take the name. The kernel puts the new clusters into the old directory entry,
+	# which is one sector, so the card holds the old file or the new one; but it would write first that the old clusters
+	# are free, and with the power gone in between fsck.vfat cuts the file to nothing. So the old file is kept open, and
+	# keeps its clusters, until the entry is on the card. The folder goes first: else both names may hold one file.
+	# Neither sync is enough alone: -d leaves an entry behind that the kernel is about to write by itself, -f does not
+	# tell the card to write what it holds in its own memory.
 	put() { # CONTENT SHA256
-		save "$1" "$new" "$2" && mv -f -- "$new" "$target" && sync -- "$folder" && sync -f -- "$target" &&
-			holds "$target" "$2"
+		open=$target
+		[ -f "$open" ] || open=$1
+		save "$1" "$new" "$2" && {
+			mv -f -- "$new" "$target" && sync -d -- "$folder" && sync -f -- "$target" && sync -d -- "$target"
+		} 8<"$open" && sync -f -- "$target" && sync -d -- "$target" && holds "$target" "$2"
 	}
 
 	[ "$(id -u)" -eq 0 ] || leave 12 "writing $target needs root"
 	[ -f "$target" ] && [ ! -L "$target" ] || leave 11 "$target has gone since the plan was made"
 	(umask 077 && mkdir -p -- "$backup_dir") && cat >"$incoming" || leave 1 "cannot write to $backup_dir; $target is unchanged"
 	new_hash=$(hash "$incoming") && now_hash=$(hash "$target") || leave 1 "cannot read $target"
+	# After a power cut one file may have both names; taking one of them away would free what the other still needs.
+	[ -f "$new" ] && [ "$(hash "$new")" = "$now_hash" ] &&
+		leave 12 "refused: $new may be $target itself under a second name; check the partition with fsck.vfat"
 	if [ "$now_hash" = "$new_hash" ]; then
 		rm -f -- "$new" "$incoming"
 		sync -f -- "$target" && holds "$target" "$new_hash" || leave 1 "$target cannot be synced to the card"
@@ -88,15 +104,17 @@ boot_put() ( # a subshell: its settings and variables are its own
 	fi
 	[ "$now_hash" = "$old_hash" ] || leave 11 "$target has changed since the plan was made"
 
-	is_one_line "$incoming" || leave 12 "refused: the new content of $target is not one line of printable ASCII"
 	must_stay=$(guarded "$target")
-	[ "$(guarded "$incoming")" = "$must_stay" ] ||
-		leave 12 "refused: the new content of $target changes root=, rootfstype=, rootwait, fixrtc or console="
-	case $must_stay in
-	root=?* | *"
-"root=?*) ;;
-	*) leave 12 "refused: $target has no root=, so it is not what this Pi boots with" ;;
-	esac
+	if [ "$name" = config.txt ]; then
+		[ -s "$incoming" ] || leave 12 "refused: there is no new content of $target"
+		stays='which kernel boots, and with what'
+	else
+		is_one_line "$incoming" || leave 12 "refused: the new content of $target is not one line of printable ASCII"
+		printf '%s\n' "$must_stay" | grep -q '^root=.' ||
+			leave 12 "refused: $target has no root=, so it is not what this Pi boots with"
+		stays='root=, rootfstype=, rootwait, fixrtc or console='
+	fi
+	[ "$(guarded "$incoming")" = "$must_stay" ] || leave 12 "refused: the new content of $target changes $stays"
 
 	# access(2) knows about a read-only mount, also for root. Room: three copies and the folder, in clusters of 16 KiB.
 	[ -w "$folder" ] || leave 12 "refused: $folder is read-only; FAT becomes that by itself after an error, see dmesg"

@@ -92,6 +92,7 @@ facts() {
 		[ -r "/sys/class/watchdog/watchdog0/$watchdog_file" ] &&
 			printf '%s %s\n' "$watchdog_file" "$(cat "/sys/class/watchdog/watchdog0/$watchdog_file")"
 	done
+	resets
 	show 'fact mounts' /proc/self/mountinfo
 	show 'fact swaps' /proc/swaps
 	show 'fact memory' /proc/meminfo
@@ -105,8 +106,25 @@ facts() {
 	show 'lease' /run/selfheal/lease
 	show 'pending-restart' /var/lib/selfheal/pending-restart
 	show 'safe-mode' /run/selfheal/safe-mode
+	show 'reboot-pending' /run/selfheal/reboot-pending
 	show 'dead-man' /var/lib/selfheal/deadman/armed
 	show 'dead-man-last' /var/lib/selfheal/deadman/last
+	return 0
+}
+
+# Drives that the kernel had to reset since it booted, in its own words; asked only where there may be such drives. One
+# that does not come back has no folder in /sys/class any more.
+resets() {
+	if [ -d /sys/module/nvme ]; then
+		frame 'fact nvme-reset'
+		dmesg 2>/dev/null | grep -m 1 -E 'nvme nvme[0-9]+: .*(will reset|reset controller|power saving mode)'
+	fi
+	for resets_host in /sys/bus/usb/drivers/uas/*:*/host*; do
+		[ -d "$resets_host" ] || continue
+		resets_drive=$(cat "${resets_host%/*}/../idVendor"):$(cat "${resets_host%/*}/../idProduct")
+		frame "uas-reset $resets_drive"
+		dmesg 2>/dev/null | grep -m 1 "scsi ${resets_host##*/}: uas_eh_device_reset_handler"
+	done
 	return 0
 }
 

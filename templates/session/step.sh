@@ -137,9 +137,15 @@ forget_original() { # PATH
 leave_node() {
 	rm -rf -- "$state/original" "$state/deadman" "$state/boot-backup" "$state/pending-restart" "$state/ledger" \
 		"$state/boots" "$state/boots.log"
-	rm -f /boot/firmware/cmdline.txt.selfheal-bak /boot/cmdline.txt.selfheal-bak
+	for leave_mount in /boot/firmware /boot; do
+		rm -f "$leave_mount/cmdline.txt.selfheal-bak" "$leave_mount/config.txt.selfheal-bak"
+	done
 	rmdir -- "$state" 2>/dev/null
 	rm -rf -- "$run"
+}
+
+mark_reboot() { # PATH: what was written there waits for the next boot
+	grep -qxF -- "$1" "$run/reboot-pending" 2>/dev/null || printf '%s\n' "$1" >>"$run/reboot-pending"
 }
 
 attempt() { # WHAT SECONDS COMMAND…: bounded, quiet unless it fails

@@ -1,6 +1,7 @@
 //! Tests on virtual Pis. They need the lab's tools (`tests/lab/install.sh`) and a few minutes; `tests/run.sh` runs them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod boot_write;
 mod converge;
 mod frozen;
 mod homelab;

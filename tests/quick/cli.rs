@@ -34,6 +34,7 @@ const COMMANDS: [(&[&str], &[&str]); 10] = [
         &["node", "restore", "jarvis"],
         &["--yes", "--no-reboot", "--json"],
     ),
+    (&["node", "resume", "jarvis"], &["--yes", "--json"]),
     (&["schema"], &[]),
     (&["completions", "bash"], &[]),
     (&["man"], &[]),

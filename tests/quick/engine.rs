@@ -1,5 +1,6 @@
 //! The engine without a node: a node on paper answers the probe and takes a plan's actions at their word.
 
+mod boot;
 mod disk;
 mod paper;
 mod watchdog;

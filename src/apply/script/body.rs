@@ -106,6 +106,8 @@ impl Body {
                     self.text,
                     "base64 -d <<'EOF' | boot_put {put} || exit\n{content}\nEOF"
                 );
+                // In /run, so that the boot that brings it into force takes the mark away.
+                self.call("mark_reboot", &[path.as_str()]);
             }
             _ => {}
         }

@@ -1,12 +1,14 @@
 //! Settings of one node that contradict each other.
 
 use super::{Place, find};
+use crate::inventory::boot::{BootConfig, BootToken};
 use crate::inventory::diagnostic::Diagnostic;
 use crate::inventory::hardening::{RootLogin, Storage};
 use crate::inventory::name::shown;
 use crate::inventory::node::Os;
 use crate::inventory::select::matches;
 use crate::inventory::setting::Problems;
+use crate::node::boot::Standing;
 
 pub(super) fn access(node: &Place<'_>, problems: &mut Problems) {
     let section = &node.draft.section;
@@ -279,27 +281,88 @@ pub(super) fn sysctls(node: &Place<'_>, problems: &mut Problems) {
 
 pub(super) fn boot(node: &Place<'_>, problems: &mut Problems) {
     let boot = &node.draft.section.boot;
-    let path = ["boot", "add"];
-    let mut keys: Vec<(&str, Option<&str>)> = Vec::new();
-    for token in &boot.add {
-        let here = || node.item(&path, token.as_str());
-        if !boot.untested && !token.is_known() {
-            problems.push(
+    let unknown = |here, message| {
+        Diagnostic::error(here, message)
+            .help("set `untested = true` beside it if you do")
+            .note("nothing can undo what keeps the kernel from booting")
+    };
+    let untested =
+        |token: &BootToken| !boot.untested && token.token().standing() == Standing::Untested;
+    for (index, token) in boot.add.iter().enumerate() {
+        let here = || node.item(&["boot", "add"], &token.to_string());
+        match token.token().standing() {
+            Standing::Odd(values) => problems.push(
                 Diagnostic::error(
                     here(),
-                    format!("selfheal does not know what `{token}` does to a Pi"),
+                    format!("`{token}` has a value that makes no sense on a Pi"),
                 )
-                .help("set `untested = true` beside it if you do")
-                .note("nothing can undo a parameter that keeps the kernel from booting"),
-            );
+                .help(format!("the value is {values}")),
+            ),
+            Standing::Harmful(why) => problems.push(
+                Diagnostic::error(
+                    here(),
+                    format!("`{token}` is not added to the command line: {why}"),
+                )
+                .help("leave it out"),
+            ),
+            _ if untested(token) => {
+                problems.push(unknown(
+                    here(),
+                    format!("selfheal does not know what `{token}` does to a Pi"),
+                ));
+            }
+            _ => {}
         }
-        if let Some((key, _)) = keys.iter().find(|(key, _)| *key == token.key()) {
+        let key = token.token().key();
+        if boot
+            .add
+            .iter()
+            .take(index)
+            .any(|other| other.token().key() == key)
+        {
             problems.push(
                 Diagnostic::error(here(), format!("`{key}` is added twice"))
                     .help("keep one of them"),
             );
         }
-        keys.push((token.key(), token.value()));
+    }
+    for token in &boot.remove {
+        let here = || node.item(&["boot", "remove"], &token.to_string());
+        if untested(token) {
+            problems.push(unknown(
+                here(),
+                format!("selfheal does not know what a Pi does without `{token}`"),
+            ));
+        }
+        if boot
+            .add
+            .iter()
+            .any(|other| other.token().means(token.token()))
+        {
+            problems.push(
+                Diagnostic::error(here(), format!("`{token}` is added and removed"))
+                    .help("keep one of them"),
+            );
+        }
+    }
+    for (index, line) in boot.config.iter().enumerate() {
+        let here = || node.item(&["boot", "config"], &line.to_string());
+        if !boot.untested && !line.line().is_known() {
+            problems.push(unknown(
+                here(),
+                format!("selfheal does not know what `{line}` does to a Pi"),
+            ));
+        }
+        let key = line.line().key();
+        let repeats = |other: &BootConfig| {
+            other == line
+                || other.line().key() == key && !matches!(key, "dtparam" | "dtoverlay" | "gpio")
+        };
+        if boot.config.iter().take(index).any(repeats) {
+            problems.push(
+                Diagnostic::error(here(), format!("`{key}` is set twice")).help("keep one of them"),
+            );
+        }
     }
     if let (false, Some(here)) = (boot.memory_cgroup, node.given(&["boot", "memory_cgroup"])) {
         problems.push(

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::token::{Arity, Standing, Token};
+use super::token::{Arity, Token};
 
 /// The longest file that selfheal writes, in bytes: arm64 takes 2048 with the firmware's own prefix of about 225
 /// (domain.md §1.1, §1.2).
@@ -204,9 +204,7 @@ impl CommandLine {
 
     fn untouchable(&self) -> Vec<&Token> {
         let kernel = self.for_kernel();
-        let guarded = kernel
-            .iter()
-            .filter(|token| token.standing() == Standing::Untouchable);
+        let guarded = kernel.iter().filter(|token| token.is_untouchable());
         guarded.chain(&self.tokens[kernel.len()..]).collect()
     }
 
@@ -262,7 +260,7 @@ impl Edit {
     /// Refuses what may never be touched, and an edit that would undo itself (and so never come to rest).
     fn check(&self) -> Result<(), EditError> {
         let all = || self.set.iter().chain(&self.remove);
-        if let Some(token) = all().find(|token| token.standing() == Standing::Untouchable) {
+        if let Some(token) = all().find(|token| token.is_untouchable()) {
             return Err(EditError::Untouchable(token.clone()));
         }
         for (index, token) in self.set.iter().enumerate() {

@@ -4,6 +4,8 @@
 //! `=`, later lines win, and `[filters]` that hold until another filter of the same kind or `[all]`. The bytes are kept
 //! as they are; nothing here has to be text.
 
+use super::config_line::{ConfigLine, overclocks};
+
 /// The boards that config.txt's model filters tell apart, as far as k3s runs on them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Board {
@@ -149,6 +151,49 @@ impl ConfigTxt {
             }
         }
         ConfigTxt { assignments }
+    }
+
+    /// Whether `line` is in force at the next ordinary boot of `board`. A `dtparam` counts by its own name, other keys as
+    /// in [`ConfigTxt::setting`], but for `dtoverlay`, of which each one counts.
+    pub fn holds(&self, line: &ConfigLine, board: Board) -> bool {
+        let applying = || {
+            let of_key = |one: &&Assignment| one.key == line.key().as_bytes();
+            let applies = |one: &&Assignment| matches!(one.filters.apply(board), Applies::Yes);
+            self.assignments.iter().rev().filter(of_key).filter(applies)
+        };
+        let wanted = line.value().as_bytes();
+        let name = |parameter: &[u8]| {
+            parameter
+                .split(|byte| *byte == b'=')
+                .next()
+                .map(<[u8]>::to_vec)
+        };
+        match line.key() {
+            "dtoverlay" => applying().any(|one| one.value == wanted),
+            "dtparam" => applying()
+                .flat_map(|one| one.value.split(|byte| *byte == b',').rev())
+                .find(|parameter| name(parameter) == name(wanted))
+                .is_some_and(|parameter| parameter == wanted),
+            key => self.setting(key, board) == Setting::Value(wanted.to_vec()),
+        }
+    }
+
+    /// What is in force and raises a clock or a voltage, as `key=value`: freezes of such a Pi cannot be told from a
+    /// fault (domain.md §1.5).
+    pub fn overclocking(&self, board: Board) -> Vec<String> {
+        let in_force = |one: &&Assignment| !matches!(one.filters.apply(board), Applies::No);
+        let mut found: Vec<String> = Vec::new();
+        for one in self.assignments.iter().filter(in_force) {
+            let (key, value) = (
+                String::from_utf8_lossy(&one.key),
+                String::from_utf8_lossy(&one.value),
+            );
+            found.retain(|earlier| !earlier.starts_with(&format!("{key}=")));
+            if overclocks(&one.key, &one.value) {
+                found.push(format!("{key}={value}"));
+            }
+        }
+        found
     }
 
     /// What `key` is at the next ordinary boot of `board`.

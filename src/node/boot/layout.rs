@@ -174,6 +174,22 @@ pub enum BootProblem {
 /// 16 KiB. `templates/session/boot.sh` asks for the same.
 const ROOM: u64 = 64 * 1024;
 
+/// The mounted boot partition.
+///
+/// # Errors
+/// [`BootProblem::NotMounted`]: nothing that lies in the folder then is what the firmware reads.
+pub fn boot_mount(facts: &BootFacts) -> Result<&BootMount, BootProblem> {
+    ["/boot/firmware", "/boot"]
+        .iter()
+        .find_map(|path| {
+            facts
+                .mounts
+                .iter()
+                .find(|mount| mount.path == *path && mount.fs_type == "vfat")
+        })
+        .ok_or(BootProblem::NotMounted)
+}
+
 /// Finds the cmdline.txt that the firmware reads on an ordinary boot.
 ///
 /// `ours` are the tokens that selfheal sets or has set: when only these are missing from /proc/cmdline, an earlier run
@@ -182,15 +198,7 @@ const ROOM: u64 = 64 * 1024;
 /// # Errors
 /// See [`BootProblem`]. Whatever is not certain is a problem, never a guess.
 pub fn resolve(facts: &BootFacts, ours: &[Token]) -> Result<BootFile, BootProblem> {
-    let mount = ["/boot/firmware", "/boot"]
-        .iter()
-        .find_map(|path| {
-            facts
-                .mounts
-                .iter()
-                .find(|mount| mount.path == *path && mount.fs_type == "vfat")
-        })
-        .ok_or(BootProblem::NotMounted)?;
+    let mount = boot_mount(facts)?;
     let config_path = mount.path.join("config.txt");
     let config = ConfigTxt::parse(
         facts
@@ -261,21 +269,36 @@ impl BootFile {
         if line == self.line {
             return Ok(None);
         }
-        let mount = self.mount.path.clone();
-        let longest = self.content.len().max(line.to_string().len());
-        let needed = ROOM.max(4 * u64::try_from(longest).unwrap_or(u64::MAX / 4));
-        match self.layout {
-            Layout::UbuntuAb => Err(BootProblem::AbNotSupported {
+        if self.layout == Layout::UbuntuAb {
+            return Err(BootProblem::AbNotSupported {
                 path: self.path.clone(),
-            }),
-            Layout::Plain if self.mount.read_only => Err(BootProblem::ReadOnly { mount }),
-            Layout::Plain if self.mount.free < needed => Err(BootProblem::NoRoom {
-                mount,
-                free: self.mount.free,
-                needed,
-            }),
-            Layout::Plain => Ok(Some(line)),
+            });
         }
+        let longest = self.content.len().max(line.to_string().len());
+        self.mount.can_take(longest)?;
+        Ok(Some(line))
+    }
+}
+
+impl BootMount {
+    /// Whether files of up to `length` bytes can be written safely.
+    ///
+    /// # Errors
+    /// [`BootProblem::ReadOnly`] or [`BootProblem::NoRoom`].
+    pub fn can_take(&self, length: usize) -> Result<(), BootProblem> {
+        let (mount, free) = (self.path.clone(), self.free);
+        let needed = ROOM.max(4 * u64::try_from(length).unwrap_or(u64::MAX / 4));
+        if self.read_only {
+            return Err(BootProblem::ReadOnly { mount });
+        }
+        if free < needed {
+            return Err(BootProblem::NoRoom {
+                mount,
+                free,
+                needed,
+            });
+        }
+        Ok(())
     }
 }
 

@@ -1,9 +1,10 @@
-//! One parameter of a kernel command line, and how far it may be trusted.
+//! One parameter of a kernel command line.
 
 use std::fmt;
 use std::str::FromStr;
 
 use super::command_line;
+use super::standing::{self, Standing};
 
 /// One token of a kernel command line as it is written there: `quiet`, `panic=10`, `foo="a b"`.
 ///
@@ -27,17 +28,6 @@ pub enum TokenError {
     Characters(String),
 }
 
-/// How far a token may be trusted on a machine that nobody is standing next to (domain.md §1.4, design.md §3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// Known to boot on the boards and systems that selfheal supports.
-    Known,
-    /// Nothing is known about it: only with `boot.untested = true`.
-    Untested,
-    /// Decides whether the Pi boots and can be reached at all: never set, changed or removed.
-    Untouchable,
-}
-
 /// How the kernel reads a key that occurs more than once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Arity {
@@ -50,73 +40,6 @@ pub(super) enum Arity {
     /// The last one counts, and it is a comma list.
     List,
 }
-
-/// Keys that decide which system comes up, on what, and whether it can be reached.
-const UNTOUCHABLE: &[&str] = &[
-    // The root file system, and what the initramfs does to mount it.
-    "root",
-    "rootfstype",
-    "rootflags",
-    "rootwait",
-    "rootdelay",
-    "ro",
-    "rw",
-    "resume",
-    "noresume",
-    "initrd",
-    "noinitrd",
-    "boot",
-    "break",
-    "overlayroot",
-    "cryptdevice",
-    "nfsroot",
-    "nfsaddrs",
-    "nbdroot",
-    "ip",
-    "fixrtc",
-    // Who is PID 1, what it starts, and who configures it first.
-    "init",
-    "rdinit",
-    "single",
-    "s",
-    "emergency",
-    "rescue",
-    "1",
-    "2",
-    "3",
-    "4",
-    "5",
-    "cloud_init",
-    "ds",
-    // What the board has to work with.
-    "console",
-    "mem",
-    "memmap",
-    "maxcpus",
-    "nr_cpus",
-    "nosmp",
-    "reboot",
-];
-
-/// Whole families of the same sort.
-const UNTOUCHABLE_PREFIXES: &[&str] = &["systemd.", "rd.", "vc_mem.", "smsc95xx."];
-
-/// Tokens of domain.md §1.4 that are known to boot. A key alone stands for every value of it.
-const KNOWN: &[&str] = &[
-    "cgroup_memory=1",
-    "cgroup_enable=memory",
-    "cgroup_enable=cpuset",
-    "psi=1",
-    "panic",
-    "fsck.repair=yes",
-    "rcupdate.rcu_exp_cpu_stall_timeout",
-    "rcupdate.rcu_normal",
-    "rcupdate.rcu_normal_after_boot",
-    "nvme_core.default_ps_max_latency_us=0",
-    "pcie_aspm=off",
-    "usb_storage.quirks",
-    "cfg80211.ieee80211_regdom",
-];
 
 impl Token {
     /// Takes a piece that [`command_line::split`] cut out of a line.
@@ -155,27 +78,19 @@ impl Token {
         self.key() == other.key() && self.value() == other.value()
     }
 
-    /// Whether selfheal may write this token.
+    /// How far selfheal trusts this token.
     pub fn standing(&self) -> Standing {
-        let key = self.key();
-        let lower = key.to_ascii_lowercase();
-        if key == "__"
-            || UNTOUCHABLE.contains(&lower.as_str())
-            || UNTOUCHABLE_PREFIXES
-                .iter()
-                .any(|prefix| lower.starts_with(prefix))
-        {
-            return Standing::Untouchable;
-        }
-        let known = KNOWN.iter().any(|known| match known.split_once('=') {
-            Some((known_key, known_value)) => known_key == key && self.value() == Some(known_value),
-            None => *known == key && self.value().is_some(),
-        });
-        if known {
-            Standing::Known
-        } else {
-            Standing::Untested
-        }
+        standing::standing(self)
+    }
+
+    /// Whether it must come out of every edit as it went in.
+    pub fn is_untouchable(&self) -> bool {
+        matches!(self.standing(), Standing::Untouchable(_))
+    }
+
+    /// Whether of several with this key only the last one counts, so that a new one takes its place.
+    pub fn replaces(&self) -> bool {
+        self.arity() == Arity::Single
     }
 
     /// The members of a comma list, in order.
@@ -188,7 +103,7 @@ impl Token {
     }
 
     /// Whether both are comma lists and `other` has every member of this one.
-    pub(super) fn items_are_in(&self, other: &Token) -> bool {
+    pub fn items_are_in(&self, other: &Token) -> bool {
         let list = matches!(self.arity(), Arity::List | Arity::RepeatedList);
         list && self.key() == other.key()
             && self.items().iter().all(|item| other.items().contains(item))

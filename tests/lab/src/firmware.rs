@@ -103,6 +103,11 @@ impl BootPartition {
         }
     }
 
+    /// The file it lies in.
+    pub(crate) fn image(&self) -> &Path {
+        &self.image
+    }
+
     /// Reads a file, named from the partition's root.
     ///
     /// # Errors

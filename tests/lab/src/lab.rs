@@ -209,7 +209,7 @@ impl Lab {
         let snapshot = (!cold).then(|| snapshot.ram());
         pi.machine.power_on(Start {
             snapshot,
-            clock: None,
+            ..Start::default()
         })?;
         if cold {
             snapshot::settle(&pi.machine, FIRST_BOOT)?;

@@ -25,6 +25,7 @@ pub mod image;
 pub mod lab;
 pub mod mirror;
 pub mod pi;
+pub mod recording;
 pub mod repository;
 pub mod snapshot;
 

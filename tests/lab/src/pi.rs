@@ -16,6 +16,7 @@ use crate::identity::Identity;
 use crate::network::Port;
 use crate::process;
 use crate::qemu::{Machine, Start};
+use crate::recording::Recording;
 use crate::ssh::Ssh;
 
 /// The longest one command over ssh may take, unless told otherwise.
@@ -249,8 +250,27 @@ impl Pi {
     pub fn power_on_at(&self, seconds: u64) -> Result<()> {
         self.machine.power_on(Start {
             clock: Some(seconds),
-            snapshot: None,
+            ..Start::default()
         })
+    }
+
+    /// Plugs it in; what it writes to its boot partition is recorded from then until its next reset or power cut.
+    ///
+    /// # Errors
+    /// When qemu does not start.
+    pub fn power_on_recording(&self) -> Result<()> {
+        self.machine.power_on(Start {
+            records: true,
+            ..Start::default()
+        })
+    }
+
+    /// What was recorded, once it is off or reset.
+    ///
+    /// # Errors
+    /// When nothing was recorded.
+    pub fn recording(&self) -> Result<Recording> {
+        Recording::read(&self.boot_partition_image())
     }
 
     /// Whether it has power and did not switch itself off.

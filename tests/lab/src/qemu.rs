@@ -22,6 +22,7 @@ use crate::image::Image;
 use crate::network::Seat;
 use crate::process;
 use crate::qmp::{self, Commands, Events};
+use crate::recording::Recording;
 use crate::root_channel::RootChannel;
 
 /// What executes the guest's instructions.
@@ -83,6 +84,8 @@ pub(crate) struct Start {
     pub(crate) snapshot: Option<PathBuf>,
     /// What the hardware clock says, in seconds since 1970; the true time unless given.
     pub(crate) clock: Option<u64>,
+    /// Whether the writes to the boot partition are recorded, until qemu ends.
+    pub(crate) records: bool,
 }
 
 /// A machine, on or off. Dropping it pulls the plug.
@@ -363,6 +366,9 @@ fn play_firmware(setup: &Setup, shared: &Shared, mut start: Start) -> Result<()>
     loop {
         let began = Instant::now();
         let cmdline = partition.kernel_command_line(mode)?;
+        if start.records {
+            Recording::begin(partition.image())?;
+        }
         let mut power_on = PowerOn::new(setup)?;
         let mut child = power_on.spawn(setup, &cmdline, mode, &start)?;
         let reason = power_on.run(setup, shared, &mut child, &start);
@@ -394,7 +400,8 @@ fn play_firmware(setup: &Setup, shared: &Shared, mut start: Start) -> Result<()>
         mode = power_on.next_mode()?;
         start = Start {
             snapshot: None,
-            clock: start.clock,
+            records: false,
+            ..start
         };
     }
 }
@@ -592,7 +599,16 @@ fn arguments(setup: &Setup, cmdline: &str, mode: BootMode, start: &Start) -> Vec
         "-drive",
         "file=root.qcow2,if=virtio,format=qcow2,cache=unsafe",
     ]);
-    add(&["-drive", "file=boot.vfat,if=virtio,format=raw,cache=unsafe"]);
+    if start.records {
+        // Flushes are recorded only where they are obeyed.
+        add(&[
+            "-drive",
+            "driver=blklogwrites,file.driver=file,file.filename=boot.vfat,log.driver=file,log.filename=boot.writes,\
+             log-super-update-interval=1,if=virtio,cache=writeback",
+        ]);
+    } else {
+        add(&["-drive", "file=boot.vfat,if=virtio,format=raw,cache=unsafe"]);
+    }
     add(&["-device", "virtio-rng-pci"]);
     add(&[
         "-chardev",

@@ -1,5 +1,8 @@
+use std::path::Path;
+
 use proptest::prelude::*;
-use selfheal::node::boot::{Board, ConfigTxt, Setting};
+use selfheal::node::boot::{Board, ConfigLine, ConfigTxt, Setting};
+use selfheal::resource::boot_config::edited;
 
 fn prefix(config: &str, board: Board) -> Setting {
     ConfigTxt::parse(config.as_bytes()).setting("os_prefix", board)
@@ -115,6 +118,149 @@ fn boards_are_told_apart_by_the_device_tree() {
     }
 }
 
+fn lines(texts: &[&str]) -> Vec<ConfigLine> {
+    texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+#[test]
+fn real_systems_get_a_marked_part_at_the_end() {
+    let wanted = lines(&["dtparam=watchdog=on", "gpu_mem=16"]);
+    for system in [
+        "pios-bookworm",
+        "pios-trixie",
+        "ubuntu-24.04",
+        "ubuntu-25.10",
+        "ubuntu-26.04",
+    ] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/fixtures/boot")
+            .join(system)
+            .join("config.txt");
+        let before = std::fs::read(path).unwrap();
+        let after = edited(&before, &wanted, Board::Pi5).unwrap();
+        let text = String::from_utf8(after.clone()).unwrap();
+        insta::assert_snapshot!(format!("config_{system}"), text);
+        assert_eq!(edited(&after, &wanted, Board::Pi5).unwrap(), after);
+        assert_eq!(edited(&after, &[], Board::Pi5).unwrap(), before);
+    }
+}
+
+#[test]
+fn a_line_counts_where_it_is_in_force() {
+    let holds = |config: &str, line: &str| {
+        ConfigTxt::parse(config.as_bytes()).holds(&line.parse().unwrap(), Board::Pi4)
+    };
+    for (config, line, held) in [
+        ("dtparam=watchdog=on", "dtparam=watchdog=on", true),
+        (
+            "dtparam=audio=on,watchdog=on\n",
+            "dtparam=watchdog=on",
+            true,
+        ),
+        (
+            "dtparam=watchdog=on\ndtparam=audio=on\n",
+            "dtparam=watchdog=on",
+            true,
+        ),
+        (
+            "dtparam=watchdog=on\ndtparam=watchdog=off\n",
+            "dtparam=watchdog=on",
+            false,
+        ),
+        ("[pi5]\ndtparam=watchdog=on\n", "dtparam=watchdog=on", false),
+        (
+            "[pi5]\ndtparam=watchdog=on\n[pi4]\ndtparam=watchdog=on\n",
+            "dtparam=watchdog=on",
+            true,
+        ),
+        (
+            "[tryboot]\ndtparam=watchdog=on\n",
+            "dtparam=watchdog=on",
+            false,
+        ),
+        ("#dtparam=watchdog=on\n", "dtparam=watchdog=on", false),
+        (
+            "dtoverlay=disable-bt\ndtoverlay=dwc2\n",
+            "dtoverlay=disable-bt",
+            true,
+        ),
+        ("gpu_mem=16\ngpu_mem=64\n", "gpu_mem=16", false),
+        ("gpu_mem=64\n[gpio4=1]\ngpu_mem=16\n", "gpu_mem=16", false),
+    ] {
+        assert_eq!(holds(config, line), held, "{config:?}");
+    }
+}
+
+#[test]
+fn what_decides_what_boots_and_overclocking_are_no_lines() {
+    for text in [
+        "os_prefix=new/",
+        "cmdline=x.txt",
+        "kernel=x",
+        "initramfs=x",
+        "auto_initramfs=0",
+        "arm_64bit=0",
+        "include=x",
+        "tryboot_a_b=1",
+        "over_voltage=6",
+        "arm_freq=2000",
+        "gpu_freq=700",
+        "force_turbo=1",
+        "[all]",
+        "gpu_mem",
+        "gpu_mem =16",
+        "gpu_mem= 16",
+        "GPU_MEM=16",
+        "#gpu_mem=16",
+        "gpu_mem=16\nkernel=x",
+        "gpu_mem=",
+        "",
+    ] {
+        assert!(text.parse::<ConfigLine>().is_err(), "{text:?}");
+    }
+    let long = format!("dtoverlay={}", "x".repeat(90));
+    assert!(long.parse::<ConfigLine>().is_err());
+    let known = |text: &str| text.parse::<ConfigLine>().unwrap().is_known();
+    assert!(known("gpu_mem=16") && known("dtparam=watchdog=on"));
+    // Whoever is on the wireless network would be shut out, and a charged cell that cannot be charged may burn.
+    for text in [
+        "dtoverlay=disable-wifi",
+        "dtparam=rtc_bbat_vchg=3000000",
+        "dtparam=watchdog=off",
+    ] {
+        assert!(!known(text), "{text}");
+    }
+}
+
+/// Pieces of which a config.txt may be made, sound ones and others.
+fn config() -> impl Strategy<Value = Vec<u8>> {
+    let piece = prop_oneof![
+        prop::collection::vec(any::<u8>(), 0..12),
+        prop::sample::select(vec![
+            "\n",
+            "\r\n",
+            "[all]",
+            "[pi4]",
+            "[tryboot]",
+            "[none]",
+            "[",
+            "]",
+            "=",
+            "#",
+            "os_prefix=current/",
+            "cmdline=",
+            "kernel=x",
+            "dtparam=watchdog=on",
+            "gpu_mem=16",
+            "# BEGIN selfheal: lines up to END are managed, others are yours",
+            "# END selfheal",
+            "#selfheal# ",
+        ])
+        .prop_map(|text| text.as_bytes().to_vec()),
+    ];
+    prop::collection::vec(piece, 0..24).prop_map(|pieces| pieces.concat())
+}
+
 proptest! {
     #[test]
     fn any_bytes_are_read(content in prop::collection::vec(prop_oneof![any::<u8>(), Just(b'['), Just(b']'), Just(b'='), Just(b'\n')], 0..300)) {
@@ -126,5 +272,22 @@ proptest! {
         let mut content = noise;
         content.extend(b"\n[all]\nos_prefix=current/\n");
         prop_assert_eq!(ConfigTxt::parse(&content).setting("os_prefix", Board::Pi5), value("current/"));
+    }
+
+    #[test]
+    fn an_edit_comes_to_rest_is_undone_and_leaves_what_boots(content in config(), board in prop::sample::select(vec![Board::Pi4, Board::Pi5, Board::Other])) {
+        let wanted = lines(&["dtparam=watchdog=on", "gpu_mem=16", "dtoverlay=disable-bt"]);
+        if let Ok(after) = edited(&content, &wanted, board) {
+            let (before, now) = (ConfigTxt::parse(&content), ConfigTxt::parse(&after));
+            for key in ["os_prefix", "cmdline", "kernel"] {
+                prop_assert_eq!(before.setting(key, board), now.setting(key, board));
+            }
+            for line in &wanted {
+                prop_assert!(now.holds(line, board), "{} in {:?}", line, String::from_utf8_lossy(&after));
+            }
+            prop_assert_eq!(edited(&after, &wanted, board), Ok(after.clone()));
+            // The user's own part is what it was, whether or not there was a part of selfheal's before.
+            prop_assert_eq!(edited(&after, &[], board), edited(&content, &[], board));
+        }
     }
 }

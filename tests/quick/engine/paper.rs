@@ -39,6 +39,10 @@ pub struct PaperNode {
     /// Drop-ins of systemd that speak of watchdogs.
     pub drop_ins: Vec<String>,
     ledger: Ledger,
+    /// Other frames of its answer, by their header.
+    pub frames: BTreeMap<String, String>,
+    /// Boot files written since the last boot.
+    written: BTreeSet<String>,
 }
 
 const LINE: &str = "console=serial0,115200 console=tty1 root=PARTUUID=ab-02 rootfstype=ext4 fsck.repair=yes rootwait\n";
@@ -92,6 +96,10 @@ impl PaperNode {
             safe_mode: None,
             drop_ins: Vec::new(),
             ledger: Ledger::default(),
+            frames: [("file /dev/watchdog0", "special")]
+                .map(|(header, content)| (header.to_owned(), content.to_owned()))
+                .into(),
+            written: BTreeSet::new(),
         };
         node.unit("dphys-swapfile.service", true, true);
         node.unit("bluetooth.service", true, true);
@@ -156,6 +164,41 @@ impl PaperNode {
             content: text.as_bytes().to_vec(),
         };
         self.files.insert(path.to_owned(), file);
+    }
+
+    /// Takes a plan at its word, as far as it can without a reboot.
+    pub fn take_without_reboot(&mut self, plan: &NodePlan) {
+        let (booted, frames) = (self.booted.clone(), self.frames.clone());
+        self.take(plan);
+        let written = plan.changes.iter().flat_map(|change| &change.actions);
+        self.written
+            .extend(written.filter_map(|action| match action {
+                Action::WriteBoot(path, ..) => Some(path.to_string()),
+                _ => None,
+            }));
+        (self.booted, self.frames) = (booted, frames);
+    }
+
+    /// Reboots it.
+    pub fn reboot(&mut self) {
+        self.booted = self.text("/boot/firmware/cmdline.txt").trim().to_owned();
+        self.written.clear();
+    }
+
+    /// A file's content.
+    pub fn text(&self, path: &str) -> String {
+        String::from_utf8(self.files[path].content.clone()).unwrap()
+    }
+
+    /// Writes a file as its user would.
+    pub fn rewrite(&mut self, path: &str, text: &str) {
+        self.write(path, text);
+    }
+
+    /// Boots it with another line.
+    pub fn boot_with(&mut self, line: &str) {
+        self.write("/boot/firmware/cmdline.txt", line);
+        self.reboot();
     }
 
     /// Puts a symbolic link there.
@@ -346,6 +389,11 @@ impl PaperNode {
             .unwrap();
         }
         frame("packages", packages.as_bytes());
+        let written: Vec<&str> = self.written.iter().map(String::as_str).collect();
+        frame("reboot-pending", written.join("\n").as_bytes());
+        for (header, content) in &self.frames {
+            frame(header, content.as_bytes());
+        }
         frame("end", b"");
         reply
     }
@@ -375,6 +423,7 @@ impl PaperNode {
         if plan.reboot().is_some() {
             let line = &self.files["/boot/firmware/cmdline.txt"].content;
             self.booted = String::from_utf8(line.clone()).unwrap().trim().to_owned();
+            self.written.clear();
         }
         assert!(self.ledger.get(&Id::new(Kind::CommandLine, "x")).is_none());
     }
@@ -432,6 +481,7 @@ impl PaperNode {
             }
             Action::WriteBoot(path, content, _) => {
                 self.files.get_mut(path.as_str()).unwrap().content = content.clone();
+                self.written.insert(path.to_string());
             }
             Action::SetSysctl(key, value) => drop(self.sysctls.insert(key.clone(), value.clone())),
             Action::LoadModule(name) => drop(self.modules.insert(name.clone())),
