@@ -77,12 +77,12 @@ fn from_log(patient: &Patient<'_>, log: &str) -> Outcome {
     let mut unclean = Vec::new();
     let mut known = 0;
     for boot in log.lines().rev().filter_map(boot) {
+        if ago > WEEK {
+            break;
+        }
         known += 1;
         if boot.id == facts.boot_id {
             continue;
-        }
-        if ago > WEEK {
-            break;
         }
         // A boot that nobody closed, and which runs no more, has not ended as it should.
         if boot.ended != Ended::Clean {
@@ -91,7 +91,7 @@ fn from_log(patient: &Patient<'_>, log: &str) -> Outcome {
         ago += boot.seconds.unwrap_or_default();
     }
     let Some(last) = unclean.first() else {
-        return Outcome::ok(format!("none of {known} boots on record"));
+        return Outcome::ok(format!("none of the last {known} boots"));
     };
     let ran = last.seconds.map_or_else(
         || "some time".to_owned(),

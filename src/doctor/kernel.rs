@@ -48,12 +48,13 @@ pub(super) fn memory_cgroup(patient: &Patient<'_>) -> Outcome {
 pub(super) fn pressure(patient: &Patient<'_>) -> Outcome {
     if patient.measured.snapshot.facts.psi {
         Outcome::ok("/proc/pressure is there")
-    } else {
+    } else if patient.node.boot.psi {
         Outcome::warn(
             "no /proc/pressure/cpu",
             "`selfheal apply` adds psi=1 to the kernel command line and reboots",
         )
-        .asked_for(!patient.node.boot.psi)
+    } else {
+        Outcome::skipped("the inventory does not want it (boot.psi = false)")
     }
 }
 

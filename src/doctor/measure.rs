@@ -10,8 +10,11 @@ use crate::node::reply::{self, ReplyError};
 use crate::node::snapshot::Snapshot;
 use crate::resource::boot;
 
-/// How long a check may take on the node (domain.md §10).
+/// How long a measurement may go on when no other comes to its end (domain.md §10). A node that is slow because it is
+/// busy is not one that hangs.
 pub const DEADLINE: Duration = Duration::from_secs(10);
+/// How long all measurements may take.
+const LIMIT: Duration = Duration::from_secs(60);
 /// How many other nodes one node tries to reach.
 const PEERS: usize = 8;
 /// The modules that k3s does not work without (domain.md §3.6).
@@ -23,7 +26,7 @@ const KUBELET_PORT: u16 = 10250;
 const PROBE: &str = include_str!("../../templates/session/probe.sh");
 const DOCTOR: &str = include_str!("../../templates/session/doctor.sh");
 
-/// A measurement: a child of its own on the node, with a deadline of its own.
+/// A measurement: a child of its own on the node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Measure {
     /// The node's clock; first, because its answer is timed.
@@ -135,7 +138,7 @@ impl Measure {
 /// What the script needs to know of one node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Order {
-    /// How long a measurement may take.
+    /// How long a measurement may go on when no other comes to its end.
     pub deadline: Duration,
     /// Whether the node has no board to ask.
     pub is_virtual: bool,
@@ -190,11 +193,12 @@ impl Order {
         let list = |words: Vec<String>| quote(&words.join(" "));
         format!(
             "{{\nexport LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n\
-             nonce={nonce} deadline={deadline} virtual={is_virtual} content_limit={CONTENT_LIMIT}\n\
+             nonce={nonce} deadline={deadline} limit={limit} virtual={is_virtual} content_limit={CONTENT_LIMIT}\n\
              files_asked= units= packages= children= boot_paths={boot_paths} module_names={modules}\n\
              peer_ports={peers} measurements={measurements}\n\
              {PROBE}\n{DOCTOR}\nexamine </dev/null\nexit 0\n}}\n",
             deadline = self.deadline.as_secs(),
+            limit = LIMIT.as_secs(),
             is_virtual = if self.is_virtual { "yes" } else { "" },
             boot_paths = list(boot_paths),
             modules = list(self.modules.clone()),

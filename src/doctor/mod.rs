@@ -29,7 +29,7 @@ pub use finding::{Finding, Outcome, Verdict};
 pub use patient::Patient;
 pub use visit::visit;
 
-use measure::{DEADLINE, Measured};
+use measure::Measured;
 
 use crate::inventory::{Node, NodeName};
 
@@ -91,11 +91,7 @@ pub fn judge(check: Check, patient: &Patient<'_>) -> Outcome {
         .find(|measure| !patient.measured.has(**measure));
     match late {
         Some(measure) => Outcome::unknown(
-            format!(
-                "no answer within {} s ({})",
-                DEADLINE.as_secs(),
-                measure.as_str()
-            ),
+            format!("no answer in time ({})", measure.as_str()),
             "a disk or a service that hangs does this: run again, then look at `dmesg` on the node",
         ),
         None => (spec.judge)(patient),

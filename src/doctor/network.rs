@@ -110,9 +110,9 @@ pub(super) fn firewall(patient: &Patient<'_>) -> Outcome {
     }
     let reached = match (answering, unclear.is_empty()) {
         (0, true) => "no other node to reach".to_owned(),
-        (count, true) => format!("{count} ports of other nodes answer"),
+        (count, true) => format!("ports of other nodes that answer: {count}"),
         (count, false) => format!(
-            "{count} ports of other nodes answer, not known: {}",
+            "ports of other nodes that answer: {count}; not known: {}",
             unclear.join(", ")
         ),
     };

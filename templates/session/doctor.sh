@@ -1,11 +1,11 @@
 # What doctor wants to know of a node, in one script over one exec. Only reads, and takes no lock. It comes after
-# probe.sh, whose functions it uses. Each measurement is a child of its own, and all run at once; what has no answer
-# at the deadline is not waited for: a process that hangs in the kernel cannot be killed, so only its parent is, which
-# holds our stdout. /proc and /sys are read before a tool is called, and nothing below a network mount is touched.
+# probe.sh, whose functions it uses. Each measurement is a child of its own, and all run at once; what hangs is not
+# waited for beyond its deadline: a process that is stuck in the kernel cannot be killed, so only its parent is, which
+# holds our stdout. On a node that is merely busy, where others still come to their end, a child has longer. /proc and /sys are read before a tool is called, and nothing below a network mount is touched.
 # A measurement's text goes out when it is whole, in lines "@NONCE part NAME TEXT" short enough for one write, with
 # newlines as \001; then "@NONCE done NAME". The text is made of frames, as the probe's reply.
 # shellcheck shell=sh
-# shellcheck disable=SC2034,SC2154  # nonce, deadline, virtual and the lists are set by the workstation
+# shellcheck disable=SC2034,SC2154  # nonce, deadline, limit, virtual and the lists are set by the workstation
 # shellcheck disable=SC2317,SC2329  # the measurements are called by their names
 
 measure() { # NAME
@@ -21,12 +21,17 @@ measure() { # NAME
 	children="$children $!"
 }
 
-timer() { # ends what is not done at the deadline
-	sleep "$deadline" &
-	nap=$!
-	trap 'kill "$nap"; exit' TERM
+timer() { # gives up what hangs: when nothing has come to its end for as long as the deadline, or at the limit
+	alive=$children idle=0 age=0
+	while [ "$idle" -lt "$deadline" ] && [ "$age" -lt "$limit" ]; do
+		sleep 1
+		before=$alive alive=
+		for child in $children; do kill -0 "$child" && alive="$alive $child"; done
+		[ "$alive" = "$before" ] && idle=$((idle + 1)) || idle=0
+		age=$((age + 1))
+	done
 	# shellcheck disable=SC2086  # numbers
-	wait "$nap" && kill -KILL $children
+	kill -KILL $children
 }
 
 line() { # NAME FILE: a frame with the file's first line
@@ -35,7 +40,7 @@ line() { # NAME FILE: a frame with the file's first line
 	return 0
 }
 
-soon() { timeout -k 1 "$((deadline + 2))" "$@"; } # a tool that may hang: it does not stay behind for ever
+soon() { timeout -k 1 "$((limit + 2))" "$@"; } # a tool that may hang: it does not stay behind for ever
 
 clock() { frame 'doctor clock' && date +%s.%N; }
 

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod converge;
+mod doctor;
 mod frozen;
 mod homelab;
 mod interrupted;
