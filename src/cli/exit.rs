@@ -41,9 +41,9 @@ impl Exit {
     /// What it means, for `--help` and the manual page.
     pub fn meaning(self) -> &'static str {
         match self {
-            Exit::Done => "nothing to do, or done",
-            Exit::Failed => "failed",
-            Exit::Pending => "changes pending (plan)",
+            Exit::Done => "nothing to do, done, or healthy (doctor)",
+            Exit::Failed => "failed, or something is broken (doctor)",
+            Exit::Pending => "changes pending (plan), or warnings (doctor)",
             Exit::Usage => "bad inventory or usage, or nobody there to confirm",
             Exit::Unreachable => "a node is unreachable",
             Exit::LoginRefused => "a host key or login was refused",

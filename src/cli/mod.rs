@@ -2,6 +2,7 @@
 
 mod apply;
 mod check;
+mod doctor;
 mod exit;
 mod fleet;
 mod init;
@@ -43,6 +44,8 @@ enum Command {
     Bootstrap(apply::Converge),
     /// Converge the nodes after a change of the inventory. A second run changes nothing.
     Apply(apply::Converge),
+    /// Examine the nodes: what is wrong, what that rests on, what to do. Writes nothing.
+    Doctor(doctor::Doctor),
     /// Show the old and the new host key of a re-flashed node, and pin the new one.
     Trust(trust::Trust),
     /// Work on one node.
@@ -99,6 +102,7 @@ fn dispatch(command: Command, options: &Options) -> Result<Exit, output::Failure
         Command::Check(output) => check::run(output, options),
         Command::Init(init) => init::run(&init, options),
         Command::Plan(plan) => plan::run(&plan, options),
+        Command::Doctor(doctor) => doctor::run(&doctor, options),
         Command::Bootstrap(converge) => apply::bootstrap(&converge, options),
         Command::Apply(converge) => apply::apply(&converge, options),
         Command::Node(NodeCommand::Restore {

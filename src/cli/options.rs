@@ -19,7 +19,7 @@ pub(super) struct Options {
     /// No progress, only results and errors.
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub(super) quiet: bool,
-    /// Progress with every detail, and plans with long new files in full.
+    /// Progress with every detail, plans with long new files in full, every check of doctor.
     #[arg(short, long, global = true)]
     pub(super) verbose: bool,
     /// When to use colours; by itself on a terminal, unless NO_COLOR is set.

@@ -24,7 +24,7 @@ pub use meet::{Met, meet};
 pub use target::{TargetError, home, target, without_password};
 
 /// How long a probe may take: it only reads.
-const PROBE_LIMIT: Duration = Duration::from_secs(120);
+pub(crate) const PROBE_LIMIT: Duration = Duration::from_secs(120);
 
 /// A node with a live connection, and what was seen of it.
 pub struct Reached {
@@ -54,7 +54,7 @@ pub async fn observe(
 }
 
 /// Visits every node, at most `parallel` at a time, each at its own pace.
-async fn each<Q, T, V>(
+pub(crate) async fn each<Q, T, V>(
     nodes: Vec<(Node, Q)>,
     parallel: NonZeroUsize,
     events: &Events,

@@ -16,7 +16,7 @@ pub struct Style {
 
 impl Style {
     /// `text` in green, red or yellow, by `code`.
-    fn paint(self, code: u8, text: &str) -> String {
+    pub(crate) fn paint(self, code: u8, text: &str) -> String {
         if self.colour {
             format!("\x1b[{code}m{text}\x1b[0m")
         } else {
@@ -153,7 +153,7 @@ impl Shown<'_> {
 }
 
 /// What lies on a node must not be able to steer the user's terminal.
-fn printable(line: &str) -> String {
+pub(crate) fn printable(line: &str) -> String {
     line.chars()
         .map(|character| {
             if character.is_control() && character != '\t' {

@@ -3,6 +3,7 @@
 
 mod boot_write;
 mod converge;
+mod doctor;
 mod frozen;
 mod homelab;
 mod interrupted;

@@ -8,6 +8,7 @@ mod boots;
 mod cli;
 mod crash;
 mod deadman;
+mod doctor;
 mod engine;
 mod firewall;
 mod init;

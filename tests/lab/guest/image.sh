@@ -71,7 +71,7 @@ depmod -b "$initramfs" "$version"
 # The two disks. lazy_*_init: nothing writes on a disk that is idle.
 mke2fs -q -t ext4 -L rootfs -E lazy_itable_init=1,lazy_journal_init=1 -d "$root" "$work/root.ext4" 4G
 qemu-img convert -q -O qcow2 "$work/root.ext4" "$out/root.qcow2"
-truncate -s 64M "$out/boot.vfat"
+truncate -s 128M "$out/boot.vfat"
 mkfs.vfat -F 32 -n bootfs "$out/boot.vfat" >/dev/null
 mcopy -i "$out/boot.vfat" "$here/firmware/cmdline.txt" "$here/firmware/config.txt" ::
 rm -rf "$work"
