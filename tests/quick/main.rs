@@ -9,6 +9,7 @@ mod crash;
 mod deadman;
 mod engine;
 mod firewall;
+mod heal;
 mod init;
 mod inventory;
 mod ssh;
