@@ -11,6 +11,7 @@ mod deadman;
 mod doctor;
 mod engine;
 mod firewall;
+mod heal;
 mod init;
 mod inventory;
 mod ssh;
