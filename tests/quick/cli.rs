@@ -27,6 +27,7 @@ const COMMANDS: [(&[&str], &[&str]); 11] = [
         &["plan"],
         &["--on", "--parallel", "--only", "--skip", "--json"],
     ),
+    (&["doctor"], &["--on", "--parallel", "--json"]),
     (&["bootstrap"], CONVERGE),
     (&["apply"], CONVERGE),
     (&["trust", "jarvis"], &["--fingerprint", "--json"]),
