@@ -8,7 +8,7 @@ use crate::binary::{Ended, Home};
 const EVERYWHERE: [&str; 5] = ["--inventory", "--quiet", "--verbose", "--color", "--help"];
 
 /// Every command with an argument that it needs, and the options that only some take.
-const COMMANDS: [(&[&str], &[&str]); 11] = [
+const COMMANDS: [(&[&str], &[&str]); 12] = [
     (
         &["init", "jarvis=127.0.0.1:1"],
         &[
