@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use selfheal_lab::firmware::{BootMode, BootPartition, cmdline_path};
+use selfheal_lab::firmware::{BootFiles, BootMode, BootPartition};
 use selfheal_lab::recording::Cut;
 
 use crate::homelab::{Homelab, NO_PACKAGES};
@@ -20,7 +20,7 @@ fn files(image: &Path) -> [(String, Option<Vec<u8>>); 2] {
     let partition = BootPartition::new(image);
     let config = partition.read("config.txt").ok();
     let text = String::from_utf8_lossy(config.as_deref().unwrap_or_default()).into_owned();
-    let path = cmdline_path(&text, BootMode::Normal);
+    let path = BootFiles::named_by(&text, BootMode::Normal).cmdline_path();
     let line = partition.read(&path).ok();
     [("config.txt".to_owned(), config), (path, line)]
 }
