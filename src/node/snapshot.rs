@@ -213,10 +213,14 @@ impl Snapshot {
     /// Times come as people read them: `1min 30s`, or `infinity`.
     fn take_manager(&mut self, text: &str) {
         for (key, value) in text.lines().filter_map(|line| line.split_once('=')) {
-            match (key, humantime::parse_duration(value)) {
+            let time = match value {
+                "infinity" => Some(Duration::MAX),
+                value => humantime::parse_duration(value).ok(),
+            };
+            match (key, time) {
                 ("drop-in", _) => self.manager_drop_ins.push(value.into()),
-                (_, Ok(time)) => drop(self.manager.insert(key.to_owned(), time)),
-                _ => {}
+                (key, Some(time)) => drop(self.manager.insert(key.to_owned(), time)),
+                (_, None) => {}
             }
         }
     }
@@ -326,6 +330,20 @@ mod tests {
             (file.mode, file.content),
             (0o644, Content::Whole(b"\xff\n\n".to_vec()))
         );
+    }
+
+    #[test]
+    fn times_of_systemd_are_read_as_it_writes_them() {
+        let mut snapshot = Snapshot::default();
+        snapshot.take(&Frame {
+            name: "manager",
+            argument: "",
+            content: b"RuntimeWatchdogUSec=1min 30s\nRebootWatchdogUSec=infinity\nX=0\ndrop-in=/etc/a.conf\n",
+        });
+        let seconds = |key: &str| snapshot.manager[key].as_secs();
+        assert_eq!((seconds("RuntimeWatchdogUSec"), seconds("X")), (90, 0));
+        assert_eq!(snapshot.manager["RebootWatchdogUSec"], Duration::MAX);
+        assert_eq!(snapshot.manager_drop_ins, ["/etc/a.conf"]);
     }
 
     #[test]

@@ -161,6 +161,7 @@ fn systemd(
     let current = *snapshot.manager.get(property)?;
     let shown = |time: Duration| match time {
         Duration::ZERO => "off".to_owned(),
+        Duration::MAX => "infinity".to_owned(),
         time => humantime::format_duration(time).to_string(),
     };
     (current != wanted).then(|| Change {

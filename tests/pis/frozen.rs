@@ -40,11 +40,19 @@ fn soon(pi: &Pi, command: &str) {
     .unwrap();
 }
 
-/// Goes down at once and unclean, as after a crash.
+/// Goes down unclean, as soon as it is up far enough to be told to.
 fn crash(pi: &Pi) {
-    let boot = pi.boot_id().unwrap();
-    soon(pi, "echo b >/proc/sysrq-trigger");
-    pi.wait_for_reboot(&boot, BOOT).unwrap();
+    let deadline = Instant::now() + BOOT;
+    while let Err(error) = pi.root("true") {
+        assert!(Instant::now() < deadline, "{error:#}");
+    }
+    let boots = pi.boots();
+    // What kills it may keep it from answering.
+    let _ = pi.root("(sleep 1; echo b >/proc/sysrq-trigger) >/dev/null 2>&1 &");
+    while pi.boots() == boots {
+        assert!(Instant::now() < deadline, "it does not reboot");
+        std::thread::sleep(Duration::from_millis(100));
+    }
 }
 
 #[test]
@@ -117,12 +125,13 @@ const K3S: &str = "printf '[Service]\\nExecStart=/bin/sleep infinity\\nRestart=a
     systemctl enable --now k3s.service";
 
 /// How k3s is, which of the panics are on, why it is in safe mode, and whether the limit of that runs.
-const LOOK: &str = "systemctl is-active k3s; systemctl is-failed --quiet k3s && echo failed; cd /proc/sys/kernel; \
+const LOOK: &str = "systemctl is-system-running --wait >/dev/null; systemctl is-active k3s; systemctl is-failed --quiet k3s && echo failed; cd /proc/sys/kernel; \
     echo $(cat panic panic_on_oops softlockup_panic panic_on_rcu_stall); cat /run/selfheal/safe-mode; \
     systemctl is-active selfheal-safe-mode.timer; cat /sys/class/watchdog/watchdog0/state";
 
 fn look(pi: &Pi) -> String {
-    let output = pi.run(LOOK).unwrap();
+    pi.wait_for_ssh(BOOT).unwrap();
+    let output = pi.run_within(LOOK, 300).unwrap();
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
@@ -138,7 +147,6 @@ fn a_node_that_crashes_over_and_over_waits_in_safe_mode() {
     assert_eq!(look(pi), healthy);
 
     for _ in 0..5 {
-        assert_eq!(look(pi), healthy);
         crash(pi);
     }
     assert_eq!(
@@ -160,6 +168,7 @@ fn a_node_that_crashes_over_and_over_waits_in_safe_mode() {
     )
     .unwrap();
     crash(pi);
+    pi.wait_for_ssh(BOOT).unwrap();
     pi.ok_within(
         "until sudo journalctl -q -b -u selfheal-safe-mode.service | grep -q 'safe mode is over'; do sleep 1; done; \
          until systemctl is-active --quiet k3s; do sleep 1; done",

@@ -79,6 +79,7 @@ fn the_commented_defaults_are_the_defaults() {
     );
     assert_eq!(shown.hardening.journald, plain.hardening.journald);
     assert_eq!(shown.boot.panic_timeout, plain.boot.panic_timeout);
+    assert_eq!(shown.watchdog.safe_mode, plain.watchdog.safe_mode);
     assert_eq!(shown.ssh.run_timeout, plain.ssh.run_timeout);
 }
 
@@ -219,6 +220,50 @@ fn what_contradicts_itself_only_after_merging_is_found() {
             .contains("locks out the user `root`"),
         "{report}"
     );
+}
+
+#[test]
+fn a_watchdog_that_other_settings_work_against_is_found() {
+    let said = |settings: &str| {
+        let node = "[nodes.a]\nhost = \"10.0.0.1\"\nrole = \"control-plane\"\n";
+        let (_, report) = parse(&format!("{settings}{node}"));
+        let messages = report.diagnostics().iter().map(|found| &found.message);
+        messages.cloned().collect::<Vec<_>>().join("; ")
+    };
+    for (settings, message) in [
+        (
+            "[hardening]\npackages = [\"watchdog\"]\n",
+            "the package `watchdog` wants",
+        ),
+        (
+            "[hardening]\nsysctls = { \"kernel.panic\" = 5 }\n",
+            "`kernel.panic` is a part of the watchdog layer",
+        ),
+        (
+            "[hardening]\nsysctls = { \"kernel/panic_on_rcu_stall\" = 1 }\n",
+            "`kernel.panic_on_rcu_stall` is a part of",
+        ),
+        (
+            "[watchdog]\nhardware = false\ntimeout = \"20s\"\n",
+            "`timeout` does nothing without `hardware`",
+        ),
+        ("[watchdog]\ntimeout = \"5s\"\n", "out of bounds"),
+        ("[watchdog]\ntimeout = \"10m\"\n", "out of bounds"),
+        ("[watchdog]\nunclean_boots = 0\n", "0"),
+    ] {
+        assert!(
+            said(settings).contains(message),
+            "{settings}: {}",
+            said(settings)
+        );
+    }
+    for settings in [
+        "",
+        "[watchdog]\nhardware = false\n[hardening]\npackages = [\"watchdog\"]\n",
+        "[watchdog]\ntimeout = \"20s\"\n[nodes.a.watchdog]\nhardware = false\n",
+    ] {
+        assert_eq!(said(settings), "", "{settings}");
+    }
 }
 
 #[test]
