@@ -204,9 +204,9 @@ impl Check {
                 11,
                 "panic-policy",
                 "panic policy",
-                "ok: kernel.panic=10, panic_on_oops=1, softlockup_panic=1 or as in the inventory; warn: another value; \
+                "ok: kernel.panic=10, panic_on_oops=1, softlockup_panic=1; warn: another value; \
                  fail: kernel.panic=0",
-                &[Kernel],
+                &[Kernel, Records],
                 watchdog::panic_policy,
             ),
             Check::RcuGuard => spec(

@@ -44,14 +44,11 @@ async fn measure(node: Node, order: Order, prompt: Arc<dyn Prompt>) -> Result<Me
     let output = session
         .run_streaming(&script, PROBE_LIMIT, &mut on_line)
         .await;
-    let measured = output.map(|output| {
-        Measured::parse(&output.stdout, &nonce, asked, answered)
-            .map_err(|source| (source, output.stderr))
-    });
     session.close().await;
-    measured?.map_err(|(source, stderr)| NodeError::Reply {
+    let output = output?;
+    Measured::parse(&output.stdout, &nonce, asked, answered).map_err(|source| NodeError::Reply {
         source,
-        stderr: last_lines(&stderr),
+        stderr: last_lines(&output.stderr),
     })
 }
 

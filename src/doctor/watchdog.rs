@@ -32,12 +32,14 @@ pub(super) fn hardware(patient: &Patient<'_>) -> Outcome {
     let effective = manager
         .lines()
         .find_map(|line| line.strip_prefix("RuntimeWatchdogUSec="));
-    let drop_in = "set RuntimeWatchdogSec in a drop-in of /etc/systemd/system.conf.d; selfheal's watchdog layer does it";
+    let drop_in =
+        "`selfheal apply` sets RuntimeWatchdogSec in a drop-in of /etc/systemd/system.conf.d";
     if value("device").is_none() {
         return Outcome::fail(
             "no /dev/watchdog0",
             "put dtparam=watchdog=on under [all] of config.txt and reboot",
-        );
+        )
+        .asked_for(!patient.node.watchdog.hardware);
     }
     if let Some(daemon) = daemon {
         return Outcome::fail(
@@ -104,12 +106,10 @@ pub(super) fn panic_policy(patient: &Patient<'_>) -> Outcome {
     let mut shown = Vec::new();
     let mut differing = Vec::new();
     let mut stands_still = false;
-    for (key, wanted) in POLICY {
-        let sysctls = &patient.node.hardening.sysctls;
-        let own = sysctls
-            .iter()
-            .find_map(|(name, value)| (name.to_string() == key).then(|| value.to_string()));
-        let wanted = own.unwrap_or_else(|| wanted.to_owned());
+    // Safe mode switches off what panics, not what comes of it.
+    let safe_mode = !patient.text("safe-mode").is_empty();
+    let in_force = if safe_mode { &POLICY[..1] } else { &POLICY };
+    for (key, wanted) in in_force.iter().copied() {
         // A kernel without the detector has no such key, and nothing to panic about.
         let Some(value) = snapshot.sysctl(key) else {
             continue;
@@ -130,7 +130,12 @@ pub(super) fn panic_policy(patient: &Patient<'_>) -> Outcome {
     } else if stands_still {
         Outcome::fail("kernel.panic = 0: a panic stops this node for good", hint)
     } else if differing.is_empty() {
-        Outcome::ok(shown.join(", "))
+        let remark = if safe_mode {
+            " (the others are off in safe mode)"
+        } else {
+            ""
+        };
+        Outcome::ok(format!("{}{remark}", shown.join(", ")))
     } else {
         Outcome::warn(differing.join(", "), hint)
     }

@@ -470,8 +470,11 @@ fn the_watchdog_and_what_panics() {
         Warn,
         "softlockup_panic",
     );
-    let own = "[hardening]\nsysctls = { \"kernel.panic\" = 60 }\n";
-    says_with(own, PanicPolicy, &[("sysctl kernel.panic", "60")], Ok, "60");
+    let safe = [
+        ("doctor safe-mode", "yes\nwhy"),
+        ("sysctl kernel.softlockup_panic", "0"),
+    ];
+    says(PanicPolicy, &safe, Ok, "off in safe mode");
     let none = ["", "_on_oops"].map(|key| format!("sysctl kernel.panic{key}"));
     let none = [
         (&*none[0], ""),
