@@ -10,7 +10,7 @@ for target in boot_line config_txt; do
 	if [ "$executions" -gt 0 ]; then
 		nice -n 19 cargo +nightly fuzz run --release --sanitizer none "$target" \
 			"fuzz/corpus/$target" tests/fixtures/boot -- \
-			-runs="$executions" -max_len=2048 -dict="fuzz/$target.dict" -print_final_stats=1 -verbosity=0
+			-runs="$executions" -max_len=256 -dict="fuzz/$target.dict" -print_final_stats=1 -verbosity=0
 	fi
 	nice -n 19 cargo +nightly fuzz cmin --release --sanitizer none "$target" "fuzz/corpus/$target" -- -verbosity=0
 done

@@ -1,53 +1,14 @@
-//! Lines in config.txt: a marked part at its end, under an explicit `[all]`. What the user wrote stays byte for byte.
+//! Lines in config.txt, as a resource.
 
 use camino::Utf8PathBuf;
 
 use super::boot::{facts, refusal, write};
 use super::change::{Change, Phase, Refusal, Verb, View};
+use super::config_edit::edited;
 use super::edit;
 use crate::node::boot::{Board, ConfigLine, ConfigTxt, boot_mount};
 use crate::node::ledger::{Before, Entry, Id, Kind, LayerName};
 use crate::node::snapshot::Snapshot;
-
-/// The settings that decide what boots: an edit must leave them as they are.
-const GUARDED: [&str; 8] = [
-    "os_prefix",
-    "overlay_prefix",
-    "cmdline",
-    "kernel",
-    "auto_initramfs",
-    "arm_64bit",
-    "device_tree",
-    "start_file",
-];
-
-/// Somebody wrote into selfheal's part of config.txt what decides what boots: it would go with that part.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "`{0}` stands between selfheal's marks in config.txt and would go with them: move it out of there"
-)]
-pub struct Misplaced(&'static str);
-
-/// `content` with `lines` at its end, where nothing overrides them, but for those that the user's own part has already.
-/// Without lines, the user's own part is all there is.
-///
-/// # Errors
-/// [`Misplaced`].
-pub fn edited(content: &[u8], lines: &[ConfigLine], board: Board) -> Result<Vec<u8>, Misplaced> {
-    let own = ConfigTxt::parse(&edit::undo(content));
-    let missing = lines.iter().filter(|line| !own.holds(line, board));
-    let mut block: Vec<String> = missing.map(ToString::to_string).collect();
-    if !block.is_empty() {
-        block.insert(0, "[all]".to_owned());
-    }
-    let edited = edit::edit(content, |_| false, &block);
-    let (before, after) = (ConfigTxt::parse(content), ConfigTxt::parse(&edited));
-    let changed = |key: &&&str| before.setting(key, board) != after.setting(key, board);
-    match GUARDED.iter().find(changed) {
-        Some(key) => Err(Misplaced(key)),
-        None => Ok(edited),
-    }
-}
 
 /// Whether selfheal's own part of config.txt has this line.
 pub fn wrote(snapshot: &Snapshot, line: &ConfigLine) -> bool {

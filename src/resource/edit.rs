@@ -18,26 +18,40 @@ pub fn edit(current: &[u8], disable: impl Fn(&str) -> bool, block: &[String]) ->
         }
         edited.extend_from_slice(line);
     }
+    with_block(edited, block)
+}
+
+/// `current` without selfheal's edits.
+pub fn undo(current: &[u8]) -> Vec<u8> {
+    let plain = without_block(current);
+    let enabled = plain
+        .split_inclusive(|&byte| byte == b'\n')
+        .map(|line| line.strip_prefix(DISABLED.as_bytes()).unwrap_or(line));
+    enabled.collect::<Vec<_>>().concat()
+}
+
+/// `plain`, which has no block, with `block` at its end.
+pub fn with_block(mut plain: Vec<u8>, block: &[String]) -> Vec<u8> {
     if block.is_empty() {
-        return edited;
+        return plain;
     }
-    let cut = !edited.is_empty() && !edited.ends_with(b"\n");
+    let cut = !plain.is_empty() && !plain.ends_with(b"\n");
     if cut {
-        edited.push(b'\n');
+        plain.push(b'\n');
     }
     for line in std::iter::once(if cut { BEGIN_CUT } else { BEGIN })
         .chain(block.iter().map(String::as_str))
         .chain([END])
     {
-        edited.extend_from_slice(line.as_bytes());
-        edited.push(b'\n');
+        plain.extend_from_slice(line.as_bytes());
+        plain.push(b'\n');
     }
-    edited
+    plain
 }
 
-/// `current` without selfheal's edits. A block whose end somebody deleted is not taken for one that reaches to the end
-/// of the file: only its first line goes.
-pub fn undo(current: &[u8]) -> Vec<u8> {
+/// `current` without the block. One whose end somebody deleted is not taken for one that reaches to the end of the file:
+/// only its first line goes.
+pub fn without_block(current: &[u8]) -> Vec<u8> {
     let lines: Vec<&[u8]> = current.split_inclusive(|&byte| byte == b'\n').collect();
     let mut plain = Vec::with_capacity(current.len());
     let mut index = 0;
@@ -53,7 +67,7 @@ pub fn undo(current: &[u8]) -> Vec<u8> {
                 plain.pop();
             }
         } else {
-            plain.extend_from_slice(line.strip_prefix(DISABLED.as_bytes()).unwrap_or(line));
+            plain.extend_from_slice(line);
         }
         index += 1;
     }

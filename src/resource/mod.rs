@@ -5,6 +5,7 @@ pub mod boot;
 pub mod boot_config;
 pub mod change;
 mod compare;
+pub mod config_edit;
 mod consequence;
 pub mod edit;
 mod undo;

@@ -182,7 +182,7 @@ impl CommandLine {
     pub fn not_booted(&self, proc_cmdline: &str) -> Vec<Token> {
         let running = split(proc_cmdline.trim_end_matches('\0')).unwrap_or_default();
         let firmware_owns = |token: &Token| {
-            matches!(token.key().as_str(), "console" | "kgdboc")
+            matches!(token.key().as_ref(), "console" | "kgdboc")
                 && token
                     .value()
                     .is_some_and(|v| v.split(',').next() == Some("serial0"))

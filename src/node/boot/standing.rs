@@ -43,7 +43,7 @@ const BOARD: &str = "it decides what the board has to work with";
 const LOOK: &str = "it is how the node is looked at when nothing else works";
 const CGROUP: &str = "k3s needs cgroup v2 with the memory controller";
 
-/// Keys as [`Token::key`] gives them, in lower case.
+/// Keys as [`Token::key`] gives them, in any case.
 const UNTOUCHABLE: &[(&str, &[&str])] = &[
     (
         ROOT,
@@ -146,20 +146,19 @@ const KNOWN: &[(&str, Values)] = &[
 
 pub(super) fn standing(token: &Token) -> Standing {
     let key = token.key();
-    let lower = key.to_ascii_lowercase();
     // What follows `--`, and what begins like an option, goes to init.
     if key.starts_with('_') {
         return Standing::Untouchable(INIT);
     }
     for (why, keys) in UNTOUCHABLE {
-        if keys.contains(&lower.as_str()) {
+        if keys.iter().any(|name| key.eq_ignore_ascii_case(name)) {
             return Standing::Untouchable(why);
         }
     }
-    if let Some((_, why)) = UNTOUCHABLE_FAMILIES
-        .iter()
-        .find(|(family, _)| lower.starts_with(family))
-    {
+    if let Some((_, why)) = UNTOUCHABLE_FAMILIES.iter().find(|(family, _)| {
+        let start = key.get(..family.len());
+        start.is_some_and(|start| start.eq_ignore_ascii_case(family))
+    }) {
         return Standing::Untouchable(why);
     }
     if let Some((_, setting)) = SETTINGS.iter().find(|(name, _)| *name == key) {

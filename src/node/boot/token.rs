@@ -1,5 +1,6 @@
 //! One parameter of a kernel command line.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -53,10 +54,13 @@ impl Token {
     }
 
     /// The name before the first `=`, as the kernel compares it: `-` and `_` are the same, a leading quote is skipped.
-    pub fn key(&self) -> String {
+    pub fn key(&self) -> Cow<'_, str> {
         let bare = self.0.strip_prefix('"').unwrap_or(&self.0);
         let key = bare.split_once('=').map_or(bare, |(key, _)| key);
-        key.replace('-', "_")
+        match key.contains('-') {
+            true => key.replace('-', "_").into(),
+            false => key.into(),
+        }
     }
 
     /// The value after the first `=` without the quotes around it; `None` for a bare word.
@@ -126,7 +130,7 @@ impl Token {
     }
 
     pub(super) fn arity(&self) -> Arity {
-        match self.key().as_str() {
+        match self.key().as_ref() {
             "console" | "earlycon" | "earlyprintk" => Arity::Repeated,
             "cgroup_enable" | "cgroup_disable" => Arity::RepeatedList,
             "module_blacklist" | "usb_storage.quirks" => Arity::List,

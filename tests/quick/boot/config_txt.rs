@@ -2,7 +2,7 @@ use std::path::Path;
 
 use proptest::prelude::*;
 use selfheal::node::boot::{Board, ConfigLine, ConfigTxt, Setting};
-use selfheal::resource::boot_config::edited;
+use selfheal::resource::config_edit::edited;
 
 fn prefix(config: &str, board: Board) -> Setting {
     ConfigTxt::parse(config.as_bytes()).setting("os_prefix", board)

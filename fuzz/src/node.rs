@@ -1,0 +1,2 @@
+#[path = "../../src/node/boot/mod.rs"]
+pub mod boot;
