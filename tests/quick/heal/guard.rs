@@ -167,6 +167,7 @@ fn what_lives_is_never_touched() {
                 "22 1 8:2 / / rw - ext4 /dev/root rw\n90 22 0:4 / {point} rw - nsfs nsfs rw\n"
             ),
         );
+        node.write(point, "");
         assert!(pre(&node).stderr.contains(&format!("{point} is mounted")));
         untouched(&node);
     }
