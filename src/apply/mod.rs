@@ -115,9 +115,9 @@ impl Run {
         }
         if let Some(reason) = plan.reboot() {
             if self.may_reboot {
-                self.reboot(reached, &reason).await?;
+                self.reboot(reached, plan, &reason).await?;
             } else {
-                let text = format!("reboot pending: {reason}");
+                let text = format!("reboot pending: {reason}; `selfheal plan` goes on saying so");
                 self.events.send(Event::Note {
                     node: reached.node.name.to_string(),
                     text,
@@ -163,8 +163,8 @@ impl Run {
         );
         let limit = reached.node.ssh.exec_timeout.get();
         let limit = match step.phase {
-            // apt takes what it takes; the script bounds it.
-            Phase::Packages => limit.max(Duration::from_secs(script::STEP_SECONDS)),
+            // apt and flash-kernel take what they take; the script bounds them.
+            Phase::Packages | Phase::Boot => limit.max(Duration::from_secs(script::STEP_SECONDS)),
             _ => limit,
         };
         exec(&reached.session, step.phase.as_str(), &text, limit).await?;
@@ -278,6 +278,17 @@ impl Run {
     }
 }
 
+/// Waits for the end of a trial boot that is under way: until then nobody can say what the node boots with.
+///
+/// # Errors
+/// A [`NodeError`] when the node went away meanwhile, as it does when it reboots.
+pub async fn await_trial(session: &Session, holder: &Holder) -> Result<(), NodeError> {
+    let wait = script::await_trial(holder, &nonce()?);
+    let limit = Duration::from_secs(400);
+    exec(session, "waiting for the trial boot", &wait, limit).await?;
+    Ok(())
+}
+
 /// Lets the dead man's switch of an interrupted run act now: a later run starts from settled ground.
 ///
 /// # Errors
@@ -343,6 +354,8 @@ async fn exec(
         Status::Exited(script::exit::STALE) => Err(NodeError::Stale { stderr }),
         Status::Exited(script::exit::REJECTED) => Err(NodeError::SshdRejected { stderr }),
         Status::Exited(script::exit::FULL) => Err(NodeError::Full { stderr }),
+        Status::Exited(script::exit::UNSAFE) => Err(NodeError::BootUnsafe { stderr }),
+        Status::Exited(script::exit::BROKEN) => Err(NodeError::BootBroken { stderr }),
         status => Err(NodeError::Step {
             step,
             status,

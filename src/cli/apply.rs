@@ -21,10 +21,12 @@ use super::plan::show;
 use crate::apply::{Claim, Goal, Reboots, Run};
 use crate::fleet::{NodeError, Outcomes, Reached, nonce};
 use crate::inventory::{Node, NodeName, Role};
+use crate::node::boot::Trial;
 use crate::node::ledger::LayerName;
 use crate::plan::{self, NodePlan, Snapshots, json};
 use crate::report::log::Log;
 use crate::report::{Event, Events};
+use crate::resource::boot;
 
 /// Which nodes are converged, and how.
 #[derive(Debug, Args)]
@@ -248,7 +250,8 @@ async fn work(asked: Work<'_>, claim: Claim, log: Log) -> Result<Exit, Failure> 
     Ok(exit)
 }
 
-/// Lets the dead man's switches of interrupted runs act before anything is planned. True when there were any.
+/// Lets the dead man's switches of interrupted runs act, and trial boots come to their end, before anything is planned.
+/// True when there were any.
 async fn settle(
     outcomes: &mut Outcomes<Reached>,
     claim: &Claim,
@@ -256,7 +259,9 @@ async fn settle(
     log: &mut Option<Log>,
 ) -> bool {
     let armed = |reached: &&Reached| reached.snapshot.dead_man_armed;
-    if !outcomes.values().flatten().any(|reached| armed(&reached)) {
+    let tried = |reached: &&Reached| Trial::of(&boot::facts(&reached.snapshot)) == Trial::UnderWay;
+    let unsettled = |reached: &Reached| armed(&reached) || tried(&reached);
+    if !outcomes.values().flatten().any(unsettled) {
         return false;
     }
     watched(options, log, async |events: Events| {
@@ -266,6 +271,15 @@ async fn settle(
             events.send(Event::Note { node: node.clone(), text: text.to_owned() });
             if let Err(error) = crate::apply::settle(&reached.session, &claim.on(&reached.snapshot)).await {
                 events.send(Event::Failed { node, error: error.chain() });
+            }
+        }
+        for reached in outcomes.values().flatten().filter(tried) {
+            let node = reached.node.name.to_string();
+            let what = "the end of a trial boot that is under way".to_owned();
+            events.send(Event::Waiting { node: node.clone(), what });
+            let claim = claim.on(&reached.snapshot);
+            if let Err(error) = crate::apply::await_trial(&reached.session, &claim).await {
+                events.send(Event::Note { node, text: error.chain() });
             }
         }
     })

@@ -2,7 +2,7 @@
 
 use super::finding::Outcome;
 use super::patient::Patient;
-use crate::node::boot::{BootFile, BootProblem, Layout, Token, resolve};
+use crate::node::boot::{BootFile, BootProblem, Layout, Token, Trial, resolve};
 use crate::node::facts::Mount;
 use crate::node::ledger::Kind;
 use crate::resource::boot;
@@ -19,7 +19,11 @@ const DAY: f64 = 86_400.0;
 pub(super) fn layout(patient: &Patient<'_>) -> Outcome {
     let hint = "correct it as the message says; the copies beside it and in /var/lib/selfheal are earlier states";
     match resolved(patient) {
-        Ok(file) if file.pending.is_empty() => Outcome::ok(format!(
+        Ok(file) if file.trial == Trial::Waiting => Outcome::warn(
+            format!("{} waits for its trial boot", file.path),
+            "reboot the node; it boots twice and keeps the new files only if they work",
+        ),
+        Ok(file) if file.waits_for().is_none() => Outcome::ok(format!(
             "{} ({}), as booted",
             file.path,
             match file.layout {
@@ -28,17 +32,12 @@ pub(super) fn layout(patient: &Patient<'_>) -> Outcome {
             }
         )),
         Ok(file) => Outcome::warn(
-            format!(
-                "{} holds {}, not booted yet",
-                file.path,
-                words(&file.pending)
-            ),
+            format!("{}: {}", file.path, file.waits_for().unwrap_or_default()),
             "reboot the node, or run `selfheal apply`",
         ),
-        Err(problem @ BootProblem::TrialPending { .. }) => Outcome::warn(
-            problem.to_string(),
-            "reboot the node; it boots twice and keeps the new files only if they work",
-        ),
+        Err(problem @ BootProblem::TrialUnderWay { .. }) => {
+            Outcome::warn(problem.to_string(), "look again in a few minutes")
+        }
         Err(problem @ BootProblem::Unclear { .. }) => Outcome::unknown(problem.to_string(), hint),
         Err(problem) => Outcome::fail(problem.to_string(), hint),
     }
@@ -52,11 +51,6 @@ fn resolved(patient: &Patient<'_>) -> Result<BootFile, BootProblem> {
         .filter_map(|(id, _)| id.name.parse().ok())
         .collect();
     resolve(&boot::facts(snapshot), &ours)
-}
-
-fn words(tokens: &[Token]) -> String {
-    let words: Vec<&str> = tokens.iter().map(Token::as_str).collect();
-    words.join(" ")
 }
 
 pub(super) fn trial(patient: &Patient<'_>) -> Outcome {
@@ -150,13 +144,9 @@ pub(super) fn pending_reboot(patient: &Patient<'_>) -> Outcome {
         since = since.min(came);
     }
     if let Ok(file) = resolved(patient)
-        && !file.pending.is_empty()
+        && let Some(waiting) = file.waits_for()
     {
-        reasons.push(format!(
-            "{} was not booted with yet: {}",
-            file.path,
-            words(&file.pending)
-        ));
+        reasons.push(format!("{}: {waiting}", file.path));
     }
     if reasons.is_empty() {
         return Outcome::ok(format!("none; {} runs", facts.kernel));

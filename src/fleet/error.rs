@@ -58,6 +58,21 @@ pub enum NodeError {
         /// How much is missing, and where.
         stderr: String,
     },
+    /// A boot file would not be safe to write.
+    #[error("the boot files were left as they are{}", after(stderr))]
+    BootUnsafe {
+        /// Why.
+        stderr: String,
+    },
+    /// A boot file could neither be written nor put back.
+    #[error(
+        "A BOOT FILE IS DAMAGED and the node may not boot again{}",
+        after(stderr)
+    )]
+    BootBroken {
+        /// Which one, and where its copies are.
+        stderr: String,
+    },
     /// A step failed.
     #[error("the step '{step}' failed with {status}{}", after(stderr))]
     Step {
@@ -94,9 +109,27 @@ pub enum NodeError {
         seconds: u64,
         /// What the last try to reach it said.
         last_try: Option<String>,
+        /// How the user gets it back.
+        way_back: String,
+    },
+    /// The node's trial boot with a new command line failed, and it went back by itself.
+    #[error(
+        "the Pi rejected this command line and is on the old one: its trial boot failed, and {current} is what it was"
+    )]
+    TrialRejected {
+        /// The file that it boots from.
+        current: String,
+    },
+    /// The node came back, but its kernel is not what the command line asks for.
+    #[error("rebooted, but {missing}")]
+    NotInEffect {
+        /// What is missing.
+        missing: String,
+        /// How the user gets the old line back.
+        way_back: String,
     },
     /// It is not its turn: an earlier reboot went wrong.
-    #[error("not rebooted, because {0} did not come back from its own reboot")]
+    #[error("not rebooted, because the reboot of {0} went wrong")]
     RebootsStopped(String),
     /// What was applied did not hold.
     #[error("after applying, these still differ: {0}")]
@@ -132,6 +165,10 @@ impl NodeError {
             | NodeError::Stale { .. }
             | NodeError::SshdRejected { .. }
             | NodeError::Full { .. }
+            | NodeError::BootUnsafe { .. }
+            | NodeError::BootBroken { .. }
+            | NodeError::TrialRejected { .. }
+            | NodeError::NotInEffect { .. }
             | NodeError::Step { .. }
             | NodeError::LockedOut { .. }
             | NodeError::NoKeyLogin { .. }
@@ -165,11 +202,18 @@ impl NodeError {
             NodeError::NoKeyLogin { .. } => {
                 "set ssh.identity or hardening.authorized_keys to a key you hold, or keep password_authentication = true"
             }
-            NodeError::NotBack { .. } => {
-                "look at its screen or power-cycle it; if it does not boot, put cmdline.txt.selfheal-bak back in the place \
-                 of cmdline.txt on its boot partition, with any PC"
+            NodeError::NotBack { way_back, .. } | NodeError::NotInEffect { way_back, .. } => {
+                return Some(way_back.clone());
             }
-            NodeError::RebootsStopped(_) => "bring that node back, then apply again",
+            NodeError::TrialRejected { .. } => {
+                "the node stands as before and takes SSH; change [boot] in the inventory and apply again (the same line is \
+                 not tried again)"
+            }
+            NodeError::BootUnsafe { .. } => "put that right, then apply again",
+            NodeError::BootBroken { .. } => {
+                "put one of these copies in its place before the node reboots"
+            }
+            NodeError::RebootsStopped(_) => "put that node right, then apply again",
             NodeError::NotConverged(_) => {
                 "something on the node sets it otherwise; `selfheal plan` shows what differs"
             }

@@ -39,6 +39,11 @@ section! {
         /// Whether `add`, `remove` and `config` may hold what selfheal does not know. Nothing can undo a kernel that
         /// does not boot.
         untested: bool = false,
+        /// Whether Ubuntu's trial boot (25.10 and later) tests a changed command line before the node keeps it. Without
+        /// it a mistake leaves a node that does not boot.
+        trial: bool = true,
+        /// How long a node may take to go down for a reboot before it is forced to.
+        force_reboot_after: Period<10, HOUR> = Period::clamped(3 * MINUTE),
         /// How long a node may take to come back from a reboot.
         reboot_timeout: Period<MINUTE, HOUR> = Period::clamped(10 * MINUTE),
     }

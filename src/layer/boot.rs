@@ -117,7 +117,11 @@ pub(super) fn desired(node: &Node, snapshot: &Snapshot) -> Result<Vec<Resource>,
             lines.push(line.line().clone());
         }
     }
-    resources.push(Resource::new(LayerName::Boot, Wanted::BootTokens(edit)));
+    let tokens = Wanted::BootTokens {
+        edit,
+        try_first: settings.trial,
+    };
+    resources.push(Resource::new(LayerName::Boot, tokens));
     resources.push(Resource::new(LayerName::Boot, Wanted::BootConfig(lines)));
     Ok(resources)
 }

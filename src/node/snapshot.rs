@@ -96,6 +96,15 @@ pub struct Lease {
     pub holder: String,
 }
 
+/// A reboot that had to be forced, as the node noted it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForcedDown {
+    /// The boot that would not end.
+    pub boot_id: String,
+    /// The command that ended it.
+    pub by: String,
+}
+
 /// Everything a probe learned.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
@@ -119,6 +128,10 @@ pub struct Snapshot {
     pub manager: BTreeMap<String, Duration>,
     /// Drop-ins of systemd itself that speak of watchdogs.
     pub manager_drop_ins: Vec<Utf8PathBuf>,
+    /// The boot that did not go down for its reboot by itself, and what had to be done about it.
+    pub forced_down: Option<ForcedDown>,
+    /// What selfheal's state folder holds, by name.
+    pub state: BTreeSet<String>,
     /// `sshd -T`, keywords in lower case; several lines of one keyword are all there.
     pub sshd: BTreeMap<String, Vec<String>>,
     files: BTreeMap<Utf8PathBuf, FileState>,
@@ -184,6 +197,16 @@ impl Snapshot {
             "reboot-pending" => {
                 self.reboot_pending = text().lines().map(Utf8PathBuf::from).collect();
             }
+            "forced-down" => {
+                self.forced_down = text().lines().next().and_then(|line| {
+                    let (boot_id, by) = line.split_once(' ')?;
+                    Some(ForcedDown {
+                        boot_id: boot_id.to_owned(),
+                        by: by.to_owned(),
+                    })
+                });
+            }
+            "state" => self.state = text().lines().map(str::to_owned).collect(),
             "dead-man-last" => self.dead_man_last = text().lines().next().map(str::to_owned),
             _ => self.facts.take(frame),
         }

@@ -20,7 +20,9 @@ pub fn node(plan: &NodePlan) -> Value {
         "refusals": plan.refusals,
         "unfinished": plan.unfinished,
         "notes": plan.notes,
+        "leftovers": plan.leftovers,
         "reboot": plan.reboot(),
+        "trial": plan.trial().is_some(),
     })
 }
 
@@ -37,6 +39,7 @@ fn change(change: &Change) -> Value {
         hidden: Option<&'a str>,
         effects: &'a BTreeSet<Effect>,
         reboot: Option<&'a str>,
+        trial: bool,
     }
     let (before, after, hidden) = match &change.view {
         View::Text { before, after } => (before.as_deref(), after.as_deref(), None),
@@ -54,5 +57,6 @@ fn change(change: &Change) -> Value {
         hidden,
         effects: &change.effects,
         reboot: change.reboot.as_deref(),
+        trial: change.trial.is_some(),
     })
 }

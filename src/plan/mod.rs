@@ -11,7 +11,7 @@ use crate::layer;
 use crate::node::boot::Edit;
 use crate::node::ledger::{Kind, LayerName, Ledger};
 use crate::node::snapshot::Snapshot;
-use crate::resource::change::{Change, Effect, Phase, Refusal};
+use crate::resource::change::{Change, Effect, Phase, Refusal, TriedLine};
 use crate::resource::{self, Resource, Wanted};
 
 /// All nodes as they were at the probe, by name. Nodes that could not be reached are not in it.
@@ -30,6 +30,8 @@ pub struct NodePlan {
     pub notes: Vec<String>,
     /// Restarts that an interrupted run left undone.
     pub unfinished: BTreeSet<Effect>,
+    /// On a node that selfheal leaves: what goes of its own state, by name in /var/lib/selfheal.
+    pub leftovers: BTreeSet<String>,
     /// What selfheal owns on the node before the plan is applied.
     pub ledger: Ledger,
 }
@@ -48,7 +50,10 @@ pub struct Step<'a> {
 impl NodePlan {
     /// Whether there is nothing to do and nothing refused.
     pub fn is_empty(&self) -> bool {
-        self.changes.is_empty() && self.refusals.is_empty() && self.unfinished.is_empty()
+        self.changes.is_empty()
+            && self.refusals.is_empty()
+            && self.unfinished.is_empty()
+            && self.leftovers.is_empty()
     }
 
     /// Why the node has to reboot, if it has to.
@@ -59,6 +64,11 @@ impl NodePlan {
             .filter_map(|change| change.reboot.as_deref())
             .collect();
         (!reasons.is_empty()).then(|| reasons.join("; "))
+    }
+
+    /// The command line that the reboot tries out, if the node's system can do that.
+    pub fn trial(&self) -> Option<&TriedLine> {
+        self.changes.iter().find_map(|change| change.trial.as_ref())
     }
 
     /// The node's run, step by step. Restarts left undone are made good in the first one.
@@ -96,7 +106,7 @@ pub fn plan(
 ) -> NodePlan {
     let Some(snapshot) = snapshots.get(&node.name) else {
         return compare(
-            node.name.clone(),
+            node,
             Vec::new(),
             Vec::new(),
             &Snapshot::default(),
@@ -111,7 +121,7 @@ pub fn plan(
             Err(refusal) => refusals.push(refusal),
         }
     }
-    let plan = compare(node.name.clone(), resources, refusals, snapshot, layers);
+    let plan = compare(node, resources, refusals, snapshot, layers);
     let notes = layers
         .iter()
         .flat_map(|layer| layer::notes(*layer, node, snapshot));
@@ -123,17 +133,23 @@ pub fn plan(
 
 /// What would change on a node that selfheal leaves: nothing is wanted any more, so everything owned goes back.
 pub fn restore(node: &Node, snapshot: &Snapshot) -> NodePlan {
-    compare(
-        node.name.clone(),
+    let mut plan = compare(
+        node,
         Vec::new(),
         Vec::new(),
         snapshot,
         &LayerName::ALL.into(),
-    )
+    );
+    plan.leftovers.clone_from(&snapshot.state);
+    plan.leftovers.remove(SET_ASIDE);
+    plan
 }
 
+/// What was set aside of the user's files stays on a node that selfheal leaves.
+const SET_ASIDE: &str = "aside";
+
 fn compare(
-    node: NodeName,
+    node: &Node,
     resources: Vec<Resource>,
     mut refusals: Vec<Refusal>,
     snapshot: &Snapshot,
@@ -157,7 +173,10 @@ fn compare(
     // What stands in a boot file leaves it in one write, so its undoing is a comparison with what is still wanted.
     for (nothing, kinds) in [
         (
-            Wanted::BootTokens(Edit::default()),
+            Wanted::BootTokens {
+                edit: Edit::default(),
+                try_first: node.boot.trial,
+            },
             &[Kind::BootToken, Kind::BootTokenRemoved][..],
         ),
         (Wanted::BootConfig(Vec::new()), &[Kind::BootConfig]),
@@ -187,11 +206,12 @@ fn compare(
         .filter_map(|line| Effect::parse(line))
         .collect();
     NodePlan {
-        node,
+        node: node.name.clone(),
         changes,
         refusals,
         notes: Vec::new(),
         unfinished,
+        leftovers: BTreeSet::new(),
         ledger: snapshot.ledger.clone(),
     }
 }

@@ -42,6 +42,10 @@ impl Style {
 /// More lines than this of a file that comes or goes are shown on request only.
 const LONG: usize = 40;
 
+/// What a trial boot means for the user.
+const TRIED_FIRST: &str =
+    "tried first: a Pi that does not come up with it goes back to the old line by itself";
+
 /// One node's plan as text.
 pub struct Shown<'a> {
     /// The plan.
@@ -91,6 +95,15 @@ impl Display for Shown<'_> {
                 style.verb(Verb::Finish)
             )?;
         }
+        if !plan.leftovers.is_empty() {
+            let names: Vec<&str> = plan.leftovers.iter().map(String::as_str).collect();
+            writeln!(
+                f,
+                "  {} selfheal's own state in /var/lib/selfheal: {}",
+                style.verb(Verb::Remove),
+                names.join(", ")
+            )?;
+        }
         Ok(())
     }
 }
@@ -111,6 +124,9 @@ impl Shown<'_> {
                 .as_ref()
                 .map(|reason| format!("reboot: {reason}")),
         );
+        if change.trial.is_some() {
+            remarks.push(TRIED_FIRST.to_owned());
+        }
         if let View::Hidden(why) = change.view {
             remarks.push(why.to_owned());
         }

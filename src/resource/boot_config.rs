@@ -83,6 +83,7 @@ pub fn compare(
             }
         },
         phase: Phase::Boot,
+        trial: None,
         actions: writes
             .then(|| write(&path, content, &edited))
             .into_iter()

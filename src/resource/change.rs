@@ -59,6 +59,18 @@ pub enum Action {
     RestoreOriginal(Utf8PathBuf, Expect),
     /// Writes a file of the boot partition, the vfat-safe way (domain.md §1.2).
     WriteBoot(Utf8PathBuf, Vec<u8>, Expect),
+    /// Has Ubuntu's second set of boot files made, unless one waits already, and writes its command line: the next boot
+    /// tries it (domain.md §1.3).
+    TryBoot {
+        /// Where the boot partition is mounted.
+        folder: Utf8PathBuf,
+        /// All of `new/cmdline.txt`.
+        content: Vec<u8>,
+        /// The sha256 of `current/cmdline.txt`, which stays as it is.
+        current: String,
+        /// The sha256 of the `new/cmdline.txt` that waits for its trial already.
+        waiting: Option<String>,
+    },
     /// Sets a sysctl's runtime value.
     SetSysctl(String, String),
     /// Loads a kernel module.
@@ -143,6 +155,15 @@ pub enum View {
     Hidden(&'static str),
 }
 
+/// A command line that gets a trial boot: the node keeps it if it comes up with it, else it goes back by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TriedLine {
+    /// Where the boot partition is mounted.
+    pub folder: Utf8PathBuf,
+    /// The sha256 of `new/cmdline.txt`, which holds it.
+    pub sha256: String,
+}
+
 /// What a change does to its resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -214,6 +235,8 @@ pub struct Change {
     pub effects: BTreeSet<Effect>,
     /// Why the node has to reboot for it, if so.
     pub reboot: Option<String>,
+    /// What that reboot tries out before the node keeps it.
+    pub trial: Option<TriedLine>,
     /// What selfheal owns from the moment the change begins.
     pub owns: Vec<(Id, Entry)>,
     /// What selfheal no longer owns once the change is made.

@@ -139,7 +139,9 @@ pub fn compare(resource: &Resource, snapshot: &Snapshot) -> Result<Option<Change
             Vec::new(),
             Before::Value(said.clone()),
         ),
-        Wanted::BootTokens(edit) => super::boot::compare(resource.layer, edit, snapshot),
+        Wanted::BootTokens { edit, try_first } => {
+            super::boot::compare(resource.layer, edit, *try_first, snapshot)
+        }
         Wanted::BootConfig(lines) => super::boot_config::compare(resource.layer, lines, snapshot),
         Wanted::Directory(_)
         | Wanted::Package(_)
@@ -203,6 +205,7 @@ fn simple(
         actions,
         effects: BTreeSet::new(),
         reboot: None,
+        trial: None,
         owns: vec![(
             resource.id(),
             Entry {
@@ -360,6 +363,7 @@ fn file(
         actions,
         effects: consequence::effects(new.path),
         reboot: None,
+        trial: None,
         owns: vec![(
             id.clone(),
             Entry {

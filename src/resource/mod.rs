@@ -77,7 +77,12 @@ pub enum Wanted {
     /// No swap in use.
     NoSwap,
     /// Tokens on the kernel command line and not on it, and so in /proc/cmdline.
-    BootTokens(Edit),
+    BootTokens {
+        /// The tokens.
+        edit: Edit,
+        /// Whether a change gets a trial boot before it is kept, where the system can do that.
+        try_first: bool,
+    },
     /// Lines in config.txt.
     BootConfig(Vec<ConfigLine>),
     /// Something the node showed, to be remembered: by its name, what it said.
@@ -106,7 +111,7 @@ impl Resource {
             }
             Wanted::Hostname(_) => Id::new(Kind::Hostname, "hostname"),
             Wanted::NoSwap => Id::new(Kind::Swap, "swap"),
-            Wanted::BootTokens(_) => Id::new(Kind::CommandLine, "command line"),
+            Wanted::BootTokens { .. } => Id::new(Kind::CommandLine, "command line"),
             Wanted::Evidence(name, _) => Id::new(Kind::Evidence, name),
             Wanted::BootConfig(_) => Id::new(Kind::BootConfig, "config.txt"),
         }

@@ -28,6 +28,7 @@ pub fn undo(id: &Id, entry: &Entry, snapshot: &Snapshot) -> Result<Change, Refus
         actions,
         effects: path.map(consequence::effects).unwrap_or_default(),
         reboot: None,
+        trial: None,
         owns: Vec::new(),
         releases: vec![id.clone()],
     };

@@ -9,8 +9,8 @@
 #   0   the content is in place, on the card
 #   1   writing failed; the old content is in place
 #   11  stale: TARGET is neither the content that the plan saw nor the new one; nothing was changed
-#   12  refused: unsafe here, or no content for a boot file; nothing was changed
-#   13  writing failed and the old content could not be put back; the message names the copies
+#   14  refused: unsafe here, or no content for a boot file; nothing was changed
+#   15  writing failed and the old content could not be put back; the message names the copies
 boot_put() ( # a subshell: its settings and variables are its own
 	set -u
 	unset IFS
@@ -90,13 +90,13 @@ boot_put() ( # a subshell: its settings and variables are its own
 		} 8<"$open" && sync -f -- "$target" && sync -d -- "$target" && holds "$target" "$2"
 	}
 
-	[ "$(id -u)" -eq 0 ] || leave 12 "writing $target needs root"
+	[ "$(id -u)" -eq 0 ] || leave 14 "writing $target needs root"
 	[ -f "$target" ] && [ ! -L "$target" ] || leave 11 "$target has gone since the plan was made"
 	(umask 077 && mkdir -p -- "$backup_dir") && cat >"$incoming" || leave 1 "cannot write to $backup_dir; $target is unchanged"
 	new_hash=$(hash "$incoming") && now_hash=$(hash "$target") || leave 1 "cannot read $target"
 	# After a power cut one file may have both names; taking one of them away would free what the other still needs.
 	[ -f "$new" ] && [ "$(hash "$new")" = "$now_hash" ] &&
-		leave 12 "refused: $new may be $target itself under a second name; check the partition with fsck.vfat"
+		leave 14 "refused: $new may be $target itself under a second name; check the partition with fsck.vfat"
 	if [ "$now_hash" = "$new_hash" ]; then
 		rm -f -- "$new" "$incoming"
 		sync -f -- "$target" && holds "$target" "$new_hash" || leave 1 "$target cannot be synced to the card"
@@ -106,18 +106,18 @@ boot_put() ( # a subshell: its settings and variables are its own
 
 	must_stay=$(guarded "$target")
 	if [ "$name" = config.txt ]; then
-		[ -s "$incoming" ] || leave 12 "refused: there is no new content of $target"
+		[ -s "$incoming" ] || leave 14 "refused: there is no new content of $target"
 		stays='which kernel boots, and with what'
 	else
-		is_one_line "$incoming" || leave 12 "refused: the new content of $target is not one line of printable ASCII"
+		is_one_line "$incoming" || leave 14 "refused: the new content of $target is not one line of printable ASCII"
 		printf '%s\n' "$must_stay" | grep -q '^root=.' ||
-			leave 12 "refused: $target has no root=, so it is not what this Pi boots with"
+			leave 14 "refused: $target has no root=, so it is not what this Pi boots with"
 		stays='root=, rootfstype=, rootwait, fixrtc or console='
 	fi
-	[ "$(guarded "$incoming")" = "$must_stay" ] || leave 12 "refused: the new content of $target changes $stays"
+	[ "$(guarded "$incoming")" = "$must_stay" ] || leave 14 "refused: the new content of $target changes $stays"
 
 	# access(2) knows about a read-only mount, also for root. Room: three copies and the folder, in clusters of 16 KiB.
-	[ -w "$folder" ] || leave 12 "refused: $folder is read-only; FAT becomes that by itself after an error, see dmesg"
+	[ -w "$folder" ] || leave 14 "refused: $folder is read-only; FAT becomes that by itself after an error, see dmesg"
 	size=$(wc -c <"$target") new_size=$(wc -c <"$incoming")
 	[ "$new_size" -gt "$size" ] && size=$new_size
 	free=$(df -Pk -- "$folder" | {
@@ -126,7 +126,7 @@ boot_put() ( # a subshell: its settings and variables are its own
 		printf '%s' "$available"
 	})
 	[ "${free:-0}" -ge 64 ] && [ "$((free * 1024))" -ge "$((4 * size))" ] ||
-		leave 12 "refused: $folder has only ${free:-0} KiB free"
+		leave 14 "refused: $folder has only ${free:-0} KiB free"
 
 	save_by_date "$target" "$now_hash" || leave 1 "cannot save $target to $backup_dir; it is unchanged"
 	save "$target" "$beside" "$now_hash" || leave 1 "cannot save $target to $beside; it is unchanged"
@@ -138,5 +138,5 @@ boot_put() ( # a subshell: its settings and variables are its own
 	rm -f -- "$new"
 	holds "$target" "$now_hash" && leave 1 "$target could not be written; it is unchanged"
 	put "$copy" "$now_hash" && leave 1 "$target could not be written; its old content has been put back"
-	leave 13 "$target could not be written, nor its old content put back: before the next reboot, copy $beside or $copy to it"
+	leave 15 "$target could not be written, nor its old content put back: before the next reboot, copy $beside or $copy to it"
 )

@@ -109,6 +109,11 @@ facts() {
 	show 'reboot-pending' /run/selfheal/reboot-pending
 	show 'dead-man' /var/lib/selfheal/deadman/armed
 	show 'dead-man-last' /var/lib/selfheal/deadman/last
+	show 'forced-down' /var/lib/selfheal/forced-down
+	frame 'state'
+	for state_path in /var/lib/selfheal/*; do
+		[ -e "$state_path" ] && printf '%s\n' "${state_path##*/}"
+	done
 	return 0
 }
 

@@ -2,7 +2,7 @@
 # command, so that a script cut in half on its way runs nothing. A step that began goes on when the connection dies:
 # it is bounded in time, and a half-made step helps nobody. Every function may be called again after an interruption.
 # shellcheck shell=sh
-# shellcheck disable=SC2154,SC2034  # nonce, token, holder and step_seconds are set, and $rejected used, by the workstation
+# shellcheck disable=SC2154,SC2034  # nonce, token, holder and step_seconds are set, and some codes used, elsewhere
 # shellcheck disable=SC2015,SC2174  # `a && b || stop …`: stop does not return; only the deepest folder is selfheal's
 
 state=/var/lib/selfheal
@@ -11,7 +11,7 @@ run=/run/selfheal
 frame() { printf '\n@%s %s\n' "$nonce" "$*"; }
 
 # Exit codes that the workstation understands; any other is a failed command.
-held=10 stale=11 rejected=12 full=13
+held=10 stale=11 rejected=12 full=13 unsafe=14
 
 stop() { # CODE MESSAGE
 	stop_code=$1
@@ -135,17 +135,32 @@ forget_original() { # PATH
 
 # The node is as it was: what was kept for the way back goes. What was set aside is the user's and stays.
 leave_node() {
-	rm -rf -- "$state/original" "$state/deadman" "$state/boot-backup" "$state/pending-restart" "$state/ledger" \
-		"$state/boots" "$state/boots.log"
-	for leave_mount in /boot/firmware /boot; do
-		rm -f "$leave_mount/cmdline.txt.selfheal-bak" "$leave_mount/config.txt.selfheal-bak"
+	for leave_path in "$state"/* "$state"/.[!.]*; do
+		[ "$leave_path" = "$state/aside" ] || rm -rf -- "$leave_path"
 	done
 	rmdir -- "$state" 2>/dev/null
+	for leave_path in /boot/firmware /boot; do
+		rm -f -- "$leave_path"/*.selfheal-bak "$leave_path"/current/*.selfheal-bak "$leave_path"/new/*.selfheal-bak \
+			"$leave_path"/old/*.selfheal-bak
+	done
 	rm -rf -- "$run"
 }
 
 mark_reboot() { # PATH: what was written there waits for the next boot
 	grep -qxF -- "$1" "$run/reboot-pending" 2>/dev/null || printf '%s\n' "$1" >>"$run/reboot-pending"
+}
+
+# Takes the node down after this connection has its answer, and goes on should that hang. Not in this session, which a
+# shutdown ends first.
+go_down() { # SECONDS HOW, the script on stdin
+	cat >"$run/go-down" || stop 1 "cannot write $run/go-down"
+	rm -f -- "$state/forced-down"
+	sync
+	set -- /bin/sh "$run/go-down" "$1" "$state" /proc/sysrq-trigger "$2"
+	# A wedged PID 1 starts no unit.
+	timeout 30 systemd-run --quiet --collect --no-block --unit="selfheal-go-down-$nonce" \
+		--property=DefaultDependencies=no "$@" </dev/null >/dev/null 2>&1 9>&- && return 0
+	setsid "$@" </dev/null >/dev/null 2>&1 9>&- &
 }
 
 attempt() { # WHAT SECONDS COMMAND…: bounded, quiet unless it fails

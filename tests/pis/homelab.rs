@@ -7,7 +7,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use selfheal_lab::{Lab, Pi};
+use selfheal_lab::{Lab, Layout, Options, Pi};
 use tempfile::TempDir;
 
 /// Settings for tests that are not about packages: under software emulation an installation takes minutes.
@@ -27,8 +27,22 @@ pub struct Homelab {
 impl Homelab {
     /// Boots fresh Pis of these names; `settings` are more sections of the inventory.
     pub fn new(names: &[&str], settings: &str) -> Homelab {
+        Homelab::with(names, settings, &Options::default())
+    }
+
+    /// The same with Pis that boot as Ubuntu 25.10 does.
+    pub fn ubuntu(names: &[&str], settings: &str) -> Homelab {
+        let options = Options {
+            layout: Layout::Ubuntu,
+            ..Options::default()
+        };
+        Homelab::with(names, settings, &options)
+    }
+
+    fn with(names: &[&str], settings: &str, options: &Options) -> Homelab {
         let lab = Lab::new().unwrap();
-        let pis = names.iter().map(|name| lab.boot(name).unwrap()).collect();
+        let boot = |name: &&str| lab.boot_with(name, options).unwrap();
+        let pis = names.iter().map(boot).collect();
         let homelab = Homelab {
             pis,
             home: tempfile::tempdir().unwrap(),

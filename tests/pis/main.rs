@@ -11,4 +11,6 @@ mod lab;
 mod lockout;
 mod odd;
 mod packages;
+mod trial;
 mod way_in;
+mod wedged;

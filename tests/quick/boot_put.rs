@@ -157,7 +157,7 @@ fn content_that_is_no_boot_line_is_refused() {
         "console=tty1 root=/dev/sda2 rootwait\tpsi=1\n",
     ] {
         let run = card.put(OLD, bad.as_bytes());
-        assert_eq!(run.code, Some(12), "{bad:?}: {}", run.stderr);
+        assert_eq!(run.code, Some(14), "{bad:?}: {}", run.stderr);
         assert_eq!(card.content(), OLD);
         assert_eq!(
             (card.names("boot").len(), card.names("backup").len()),
@@ -167,7 +167,7 @@ fn content_that_is_no_boot_line_is_refused() {
     }
     fs::write(card.stage.path("boot/cmdline.txt"), "quiet\n").unwrap();
     let run = card.put("quiet\n", b"quiet psi=1\n");
-    assert_eq!(run.code, Some(12));
+    assert_eq!(run.code, Some(14));
     assert!(run.stderr.contains("no root="), "{}", run.stderr);
 }
 
@@ -176,19 +176,19 @@ fn an_unsafe_place_is_refused() {
     let card = Card::new();
     card.stage.command("df", "echo Filesystem 1024-blocks Used Available Capacity Mounted on; echo /dev/sda1 100 40 60 40% /boot");
     let run = card.put(OLD, NEW.as_bytes());
-    assert_eq!((run.code, card.content().as_str()), (Some(12), OLD));
+    assert_eq!((run.code, card.content().as_str()), (Some(14), OLD));
     assert!(run.stderr.contains("only 60 KiB free"), "{}", run.stderr);
     let card = Card::new();
     card.stage.command("id", "echo 1000");
     let run = card.put(OLD, NEW.as_bytes());
-    assert_eq!((run.code, card.content().as_str()), (Some(12), OLD));
+    assert_eq!((run.code, card.content().as_str()), (Some(14), OLD));
     assert!(run.stderr.contains("needs root"), "{}", run.stderr);
 }
 
 #[test]
 fn a_card_that_lies_gets_its_old_line_back() {
     // The rename works, and what is read back is something else: three times, then the card behaves.
-    for (bad_moves, code, content) in [(1, 1, OLD), (2, 13, "garbage")] {
+    for (bad_moves, code, content) in [(1, 1, OLD), (2, 15, "garbage")] {
         let card = Card::new();
         let moves = card.stage.path("moves");
         card.stage.command(

@@ -22,6 +22,7 @@ const COUNTED: &[&str] = &[
     "date",
     "dd",
     "df",
+    "du",
     "dirname",
     "flock",
     "grep",

@@ -3,6 +3,7 @@
 mod boot;
 mod disk;
 mod paper;
+mod reboots;
 mod watchdog;
 
 use std::collections::BTreeSet;
@@ -119,6 +120,7 @@ fn a_second_run_finds_nothing_on_any_system() {
         PaperNode::raspberry_pi_os(),
         PaperNode::trixie(),
         PaperNode::ubuntu(),
+        PaperNode::ubuntu_ab(),
     ] {
         for settings in [
             "",

@@ -15,4 +15,5 @@ mod heal;
 mod init;
 mod inventory;
 mod ssh;
+mod trial;
 mod trust;

@@ -98,19 +98,30 @@ impl Body {
                     Expect::Sha256(hash) => hash.as_str(),
                     Expect::Absent => "absent",
                 };
-                let content = BASE64_STANDARD.encode(content);
-                let put = [path.as_str(), hash, "/var/lib/selfheal/boot-backup"]
-                    .map(quote)
-                    .join(" ");
-                let _ = writeln!(
-                    self.text,
-                    "base64 -d <<'EOF' | boot_put {put} || exit\n{content}\nEOF"
-                );
-                // In /run, so that the boot that brings it into force takes the mark away.
-                self.call("mark_reboot", &[path.as_str()]);
+                self.boot("write_boot", &[path.as_str(), hash], content);
+            }
+            Action::TryBoot {
+                folder,
+                content,
+                current,
+                waiting,
+            } => {
+                let waiting = waiting.as_deref().unwrap_or("-");
+                self.boot("try_boot", &[folder.as_str(), current, waiting], content);
             }
             _ => {}
         }
+    }
+
+    /// A boot file's new content on the standard input of what writes it; its exit code is the step's.
+    fn boot(&mut self, function: &str, arguments: &[&str], content: &[u8]) {
+        let arguments: Vec<String> = arguments.iter().map(|argument| quote(argument)).collect();
+        let _ = writeln!(
+            self.text,
+            "base64 -d <<'EOF' | {function} {} || exit\n{}\nEOF",
+            arguments.join(" "),
+            BASE64_STANDARD.encode(content)
+        );
     }
 
     /// What takes effect at once, after the files are in place.

@@ -2,22 +2,28 @@
 
 mod body;
 
+use std::time::Duration;
+
 use camino::Utf8Path;
 
 use crate::node::ledger::Ledger;
 use crate::node::quote;
 use crate::plan::Step;
-use crate::resource::change::{Action, Effect};
+use crate::resource::change::{Action, Effect, TriedLine};
 use body::Body;
 
 const FUNCTIONS: &str = include_str!("../../../templates/session/step.sh");
 const BOOT_FUNCTIONS: &str = include_str!("../../../templates/session/boot.sh");
+const TRIAL_FUNCTIONS: &str = include_str!("../../../templates/session/trial.sh");
+const GO_DOWN: &str = include_str!("../../../templates/session/go-down.sh");
 
 /// How long a step may take on a node, in seconds; its lease lasts as long.
 pub const STEP_SECONDS: u64 = 1800;
 /// How long a lease lasts between two steps, in seconds: long enough to be renewed, short enough for the next run to
 /// wait for the end of one whose holder died.
 pub const BETWEEN_STEPS: u64 = 90;
+/// How long the order to reboot may take, in seconds: it waits for apt and dpkg before a trial boot.
+pub const REBOOT_SECONDS: u64 = 400;
 
 /// Where the restarts stand that a step still owes.
 const PENDING_RESTART: &str = "/var/lib/selfheal/pending-restart";
@@ -32,6 +38,10 @@ pub mod exit {
     pub const REJECTED: u32 = 12;
     /// There is no room for the step's files; nothing was written.
     pub const FULL: u32 = 13;
+    /// A boot file would not be safe to write; it was not.
+    pub const UNSAFE: u32 = 14;
+    /// A boot file could neither be written nor put back.
+    pub const BROKEN: u32 = 15;
 }
 
 /// One run's name for itself, as the lease shows it.
@@ -214,17 +224,41 @@ pub fn disarm(holder: &Holder, nonce: &str) -> String {
     whole(&body, 300, holder, nonce)
 }
 
-/// A script that reboots the node after it has answered.
-pub fn reboot(holder: &Holder, nonce: &str) -> String {
-    let body = "sync\n(sleep 1 && systemctl reboot) >/dev/null 2>&1 </dev/null 9>&- &\n";
-    whole(body, 300, holder, nonce)
+/// A script that reboots the node after it has answered, into the trial if there is one. A shutdown that takes longer
+/// than `patience` is forced, on the node itself (domain.md §2.2).
+pub fn reboot(
+    holder: &Holder,
+    nonce: &str,
+    patience: Duration,
+    trial: Option<&TriedLine>,
+) -> String {
+    let mut body = Body::default();
+    if let Some(trial) = trial {
+        body.call("still_to_be_tried", &[trial.folder.as_str(), &trial.sha256]);
+    }
+    let how = if trial.is_some() { "trial" } else { "plain" };
+    body.here(&format!("go_down {} {how}", patience.as_secs()), GO_DOWN);
+    whole(&body.text, REBOOT_SECONDS + 60, holder, nonce)
+}
+
+/// A script that waits for the end of a trial boot that is under way.
+pub fn await_trial(holder: &Holder, nonce: &str) -> String {
+    let body = "await_trial /boot/firmware 300\nawait_trial /boot 300\n";
+    whole(body, 700, holder, nonce)
+}
+
+/// A script that notes the command line that a trial boot rejected, so that it is not tried again and again.
+pub fn note_rejected(trial: &TriedLine, holder: &Holder, nonce: &str) -> String {
+    let mut body = Body::default();
+    body.here("put_state boot-rejected", &format!("{}\n", trial.sha256));
+    whole(&body.text, 120, holder, nonce)
 }
 
 fn whole(body: &str, seconds: u64, holder: &Holder, nonce: &str) -> String {
     format!(
         "{{\nexport LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\ntrap '' HUP PIPE\n\
          nonce={nonce} token={token} step_seconds={seconds} dead_token={dead}\nholder={who}\n\
-         {FUNCTIONS}\n{BOOT_FUNCTIONS}\nstep() {{\nframe begin\ntake_lease\n{body}frame end\n}}\nstep </dev/null\nexit 0\n}}\n",
+         {FUNCTIONS}\n{BOOT_FUNCTIONS}\n{TRIAL_FUNCTIONS}\nstep() {{\nframe begin\ntake_lease\n{body}frame end\n}}\nstep </dev/null\nexit 0\n}}\n",
         token = quote(&holder.token),
         dead = quote(holder.dead.as_deref().unwrap_or("-")),
         who = quote(&holder.who.replace('\n', " ")),
@@ -238,7 +272,8 @@ fn order(action: &Action) -> (u8, usize) {
         Action::Write(_)
         | Action::Remove(..)
         | Action::RestoreOriginal(..)
-        | Action::WriteBoot(..) => 1,
+        | Action::WriteBoot(..)
+        | Action::TryBoot { .. } => 1,
         Action::RemoveDirectory(_) => 2,
         _ => 3,
     };

@@ -7,19 +7,22 @@ use camino::{Utf8Path, Utf8PathBuf};
 use super::command_line::{CommandLine, CommandLineError, Edit, EditError};
 use super::config_txt::{Board, ConfigTxt, Setting};
 use super::token::Token;
+use super::trial::{Trial, Written};
 
 /// What the probe read about booting.
 #[derive(Clone, Debug)]
 pub struct BootFacts {
     /// The mounts at `/boot/firmware` and `/boot`, whichever there are, of any type.
     pub mounts: Vec<BootMount>,
-    /// Content of the boot files that exist, by absolute path: `config.txt`, `cmdline.txt`, `current/cmdline.txt` and
-    /// `new/state` below each mount.
+    /// Content of the boot files that exist, by absolute path: `config.txt`, `cmdline.txt`, and the `cmdline.txt` and
+    /// `state` in `current/` and `new/` below each mount.
     pub files: BTreeMap<Utf8PathBuf, Vec<u8>>,
     /// Content of `/proc/cmdline`.
     pub proc_cmdline: String,
     /// The board, for config.txt's model filters.
     pub board: Board,
+    /// What selfheal wrote since the last boot.
+    pub written: Option<Written>,
 }
 
 /// A mount that may be the boot partition.
@@ -44,19 +47,29 @@ pub enum Layout {
     UbuntuAb,
 }
 
-/// The cmdline.txt that the firmware reads.
+/// The cmdline.txt that decides the next boot: the one that the firmware reads, or that of a trial that waits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BootFile {
     /// Its absolute path.
     pub path: Utf8PathBuf,
     /// The layout it belongs to.
     pub layout: Layout,
+    /// How Ubuntu's second set of boot files stands; [`Trial::UnderWay`] is a problem, and never here.
+    pub trial: Trial,
     /// Its content as it is, for the hash that guards the write.
     pub content: Vec<u8>,
     /// Its content, read.
     pub line: CommandLine,
+    /// Content of the file that the firmware reads on an ordinary boot: the same, unless a trial waits.
+    pub ordinary: Vec<u8>,
+    /// The line that an earlier trial boot failed with, while Ubuntu keeps it.
+    pub rejected: Option<CommandLine>,
+    /// The line before selfheal wrote `line` in this boot; the same where it did not.
+    pub booted: CommandLine,
     /// Tokens that are written but wait for a reboot.
     pub pending: Vec<Token>,
+    /// Content of /proc/cmdline.
+    running: String,
     /// The mount it lies on.
     pub mount: BootMount,
 }
@@ -123,24 +136,13 @@ pub enum BootProblem {
         /// Its tokens that the running kernel does not have.
         missing: Vec<Token>,
     },
-    /// Ubuntu has boot files waiting for their trial, or in the middle of it.
+    /// Ubuntu is trying new boot files.
     #[error(
-        "new boot files wait for their trial boot ({state_file} says `{state}`); reboot the node (it boots twice), then try again"
+        "a trial boot is under way ({state_file} says `trying`): whether the node keeps it is decided within minutes"
     )]
-    TrialPending {
+    TrialUnderWay {
         /// The file that says so.
         state_file: Utf8PathBuf,
-        /// `unknown` or `trying`.
-        state: String,
-    },
-    /// Recognised, but not written yet.
-    #[error(
-        "{path} belongs to Ubuntu's A/B boot layout, which this version recognises and does not edit: add the tokens \
-         with `flash-kernel`, in new/cmdline.txt, and `piboot-try --reboot`, or leave the boot layer out (`--skip boot`)"
-    )]
-    AbNotSupported {
-        /// The file.
-        path: Utf8PathBuf,
     },
     /// FAT went read-only, or was mounted so.
     #[error(
@@ -220,39 +222,74 @@ pub fn resolve(facts: &BootFacts, ours: &[Token]) -> Result<BootFile, BootProble
         });
     }
     let path = mount.path.join(&relative);
-    let content = facts
-        .files
-        .get(&path)
-        .ok_or_else(|| BootProblem::Missing { path: path.clone() })?;
     let layout = if relative == "current/cmdline.txt" {
         Layout::UbuntuAb
     } else {
         Layout::Plain
     };
-    if layout == Layout::UbuntuAb {
-        no_trial_pending(facts, mount.path.join("new/state"))?;
+    let trial = match layout {
+        Layout::Plain => Trial::None,
+        Layout::UbuntuAb => Trial::of(facts),
+    };
+    if trial == Trial::UnderWay {
+        let state_file = mount.path.join("new/state");
+        return Err(BootProblem::TrialUnderWay { state_file });
     }
-    let line = CommandLine::parse(content).map_err(|source| BootProblem::Unreadable {
-        path: path.clone(),
-        source,
-    })?;
-    let expected =
-        |token: &Token| is_written_by_the_os(token) || ours.iter().any(|our| held_by(our, token));
-    let (pending, missing): (Vec<Token>, Vec<Token>) = line
+    let (ordinary, ordinary_line) = read(facts, &path)?;
+    let written = facts.written.as_ref();
+    let expected = |token: &Token| {
+        is_written_by_the_os(token)
+            || ours.iter().any(|our| held_by(our, token))
+            || written.is_some_and(|written| written.after.holds(token))
+    };
+    let (mut pending, missing): (Vec<Token>, Vec<Token>) = ordinary_line
         .not_booted(&facts.proc_cmdline)
         .into_iter()
         .partition(expected);
     if !missing.is_empty() {
         return Err(BootProblem::NotBooted { path, missing });
     }
+    let new = mount.path.join("new/cmdline.txt");
+    let rejected = match trial {
+        Trial::Rejected => read(facts, &new).ok().map(|(_, line)| line),
+        _ => None,
+    };
+    // What waits for its trial is the next boot's, whoever made it; what else it holds is not selfheal's business.
+    let (path, content, line) = if trial == Trial::Waiting {
+        let path = new;
+        let (content, line) = read(facts, &path)?;
+        pending = line.not_booted(&facts.proc_cmdline);
+        pending.retain(expected);
+        (path, content, line)
+    } else {
+        (path, ordinary.clone(), ordinary_line)
+    };
+    let written = written.filter(|written| written.after == line);
+    let booted = written.map_or_else(|| line.clone(), |written| written.before.clone());
     Ok(BootFile {
         path,
         layout,
-        content: content.clone(),
+        trial,
+        content,
         line,
+        ordinary,
+        rejected,
+        booted,
         pending,
+        running: facts.proc_cmdline.clone(),
         mount: mount.clone(),
     })
+}
+
+fn read(facts: &BootFacts, path: &Utf8Path) -> Result<(Vec<u8>, CommandLine), BootProblem> {
+    let path = path.to_owned();
+    let Some(content) = facts.files.get(&path) else {
+        return Err(BootProblem::Missing { path });
+    };
+    match CommandLine::parse(content) {
+        Ok(line) => Ok((content.clone(), line)),
+        Err(source) => Err(BootProblem::Unreadable { path, source }),
+    }
 }
 
 impl BootFile {
@@ -269,14 +306,52 @@ impl BootFile {
         if line == self.line {
             return Ok(None);
         }
-        if self.layout == Layout::UbuntuAb {
-            return Err(BootProblem::AbNotSupported {
-                path: self.path.clone(),
-            });
-        }
         let longest = self.content.len().max(line.to_string().len());
         self.mount.can_take(longest)?;
         Ok(Some(line))
+    }
+
+    /// Whether `line`, an edit of this one, makes a difference that the running kernel does not show yet.
+    pub fn reboots_for(&self, line: &CommandLine) -> bool {
+        let waits = |token: &Token| !self.line.holds(token) || self.pending.contains(token);
+        line.not_booted(&self.running).iter().any(waits) || !self.left_out_of(line).is_empty()
+    }
+
+    /// Tokens that the running kernel was started with, and a boot with `line` would not.
+    fn left_out_of(&self, line: &CommandLine) -> Vec<Token> {
+        let asleep = self.booted.not_booted(&self.running);
+        let left_out = |token: &&Token| {
+            !line.holds(token) && !line.tokens().contains(token) && !asleep.contains(token)
+        };
+        self.booted
+            .tokens()
+            .iter()
+            .filter(left_out)
+            .cloned()
+            .collect()
+    }
+
+    /// What of this line the running kernel does not show yet, in words; `None` where there is nothing.
+    pub fn waits_for(&self) -> Option<String> {
+        let words = |tokens: &[Token]| {
+            let words: Vec<&str> = tokens.iter().map(Token::as_str).collect();
+            words.join(" ")
+        };
+        match (&self.pending[..], &self.lingering()[..]) {
+            ([], []) => None,
+            ([], lingering) => Some(format!("the kernel still runs with {}", words(lingering))),
+            (pending, _) => Some(format!(
+                "the kernel was not yet started with {}",
+                words(pending)
+            )),
+        }
+    }
+
+    /// Tokens that are taken away but stay in force until a reboot.
+    pub fn lingering(&self) -> Vec<Token> {
+        let mut lingering = self.left_out_of(&self.line);
+        lingering.retain(|token| !self.pending.iter().any(|new| new.key() == token.key()));
+        lingering
     }
 }
 
@@ -333,21 +408,6 @@ fn setting(
             line,
             filter,
         }),
-    }
-}
-
-/// `new/state` is `unknown` before the trial boot and `trying` during it (domain.md §1.3).
-fn no_trial_pending(facts: &BootFacts, state_file: Utf8PathBuf) -> Result<(), BootProblem> {
-    let state = facts
-        .files
-        .get(&state_file)
-        .map(|bytes| String::from_utf8_lossy(bytes).trim().to_owned());
-    match state.as_deref() {
-        Some(state @ ("unknown" | "trying")) => {
-            let state = state.to_owned();
-            Err(BootProblem::TrialPending { state_file, state })
-        }
-        _ => Ok(()),
     }
 }
 

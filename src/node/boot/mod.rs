@@ -10,6 +10,7 @@ mod config_txt;
 mod layout;
 mod standing;
 mod token;
+mod trial;
 
 pub use command_line::{CommandLine, CommandLineError, Edit, EditError, MAX_LENGTH};
 pub use config_line::{ConfigLine, ConfigLineError};
@@ -17,3 +18,4 @@ pub use config_txt::{Board, ConfigTxt, Setting};
 pub use layout::{BootFacts, BootFile, BootMount, BootProblem, Layout, boot_mount, resolve};
 pub use standing::{Standing, Values};
 pub use token::{Token, TokenError};
+pub use trial::{Trial, Written};

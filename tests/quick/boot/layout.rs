@@ -3,7 +3,8 @@ use std::path::Path;
 
 use proptest::prelude::*;
 use selfheal::node::boot::{
-    Board, BootFacts, BootMount, BootProblem, CommandLineError, EditError, Layout, resolve,
+    Board, BootFacts, BootMount, BootProblem, CommandLineError, EditError, Layout, Trial, Written,
+    resolve,
 };
 
 use super::{hardening, remove, tokens};
@@ -37,6 +38,7 @@ fn facts(files: &[(&str, &str)], proc_cmdline: &str) -> BootFacts {
             .collect(),
         proc_cmdline: proc_cmdline.to_owned(),
         board: Board::Pi4,
+        written: None,
     }
 }
 
@@ -62,6 +64,7 @@ fn fixture(system: &str) -> BootFacts {
         files,
         proc_cmdline,
         board: Board::Pi4,
+        written: None,
     }
 }
 
@@ -82,38 +85,81 @@ fn real_systems_are_resolved_and_edited() {
 }
 
 #[test]
-fn ubuntus_two_sets_are_recognised_and_not_edited_yet() {
+fn ubuntus_two_sets_are_resolved_and_edited() {
     for system in ["ubuntu-25.10", "ubuntu-26.04"] {
         let mut facts = fixture(system);
         let file = resolve(&facts, &[]).unwrap();
         assert_eq!(
-            (file.path.as_str(), file.layout),
-            ("/boot/firmware/current/cmdline.txt", Layout::UbuntuAb)
+            (file.path.as_str(), file.layout, file.trial),
+            (
+                "/boot/firmware/current/cmdline.txt",
+                Layout::UbuntuAb,
+                Trial::None
+            )
         );
-        insta::assert_snapshot!(
-            format!("edited_{system}"),
-            file.line.edit(&hardening()).unwrap().to_string()
-        );
+        let after = file.edit(&hardening()).unwrap().unwrap();
+        insta::assert_snapshot!(format!("edited_{system}"), after.to_string());
+        assert_eq!(file.edit(&remove("psi=1")), Ok(None));
+
+        // What waits for its trial decides the next boot.
+        let mut put = |name: &str, content: &str| {
+            let path = format!("/boot/firmware/{name}").into();
+            facts.files.insert(path, content.as_bytes().to_vec());
+            resolve(&facts, &hardening().set)
+        };
+        let without_line = put("new/state", "unknown\n").unwrap();
+        assert_eq!(without_line.trial, Trial::None);
+        let waiting = put("new/cmdline.txt", "root=LABEL=writable psi=1\n").unwrap();
         assert_eq!(
-            file.edit(&hardening()),
-            Err(BootProblem::AbNotSupported {
-                path: file.path.clone()
+            (waiting.path.as_str(), waiting.trial, &waiting.pending),
+            (
+                "/boot/firmware/new/cmdline.txt",
+                Trial::Waiting,
+                &tokens("psi=1")
+            )
+        );
+        assert_eq!(waiting.ordinary, file.content);
+        assert_eq!(
+            put("new/state", "trying"),
+            Err(BootProblem::TrialUnderWay {
+                state_file: "/boot/firmware/new/state".into()
             })
         );
-        // Nothing to do is no error.
-        assert_eq!(file.edit(&remove("psi=1")), Ok(None));
-        for (state, pending) in [
-            ("good\n", false),
-            ("bad\n", false),
-            ("unknown\n", true),
-            ("trying", true),
-        ] {
-            facts
-                .files
-                .insert("/boot/firmware/new/state".into(), state.into());
-            let trial = matches!(resolve(&facts, &[]), Err(BootProblem::TrialPending { .. }));
-            assert_eq!(trial, pending, "{state}");
-        }
+        let rejected = put("new/state", "bad\n").unwrap();
+        assert_eq!(
+            (rejected.path, rejected.trial),
+            (file.path.clone(), Trial::Rejected)
+        );
+        assert!(rejected.rejected.unwrap().holds(&tokens("psi=1")[0]));
+        // After `piboot-try --restore-old`.
+        assert_eq!(put("new/state", "good\n").unwrap().trial, Trial::None);
+    }
+}
+
+#[test]
+fn what_was_written_since_the_last_boot_is_known_from_then_on() {
+    let written = Written::parse(b"root=x panic=5 quiet \r\nroot=x panic=10\n").unwrap();
+    let mut facts = pi_os("root=x panic=10\n", "psi=0 root=x panic=5 quiet");
+    assert!(matches!(
+        resolve(&facts, &[]),
+        Err(BootProblem::NotBooted { .. })
+    ));
+    facts.written = Some(written.clone());
+    let file = resolve(&facts, &[]).unwrap();
+    assert_eq!(
+        (file.pending.clone(), file.lingering()),
+        (tokens("panic=10"), tokens("quiet"))
+    );
+    assert!(file.reboots_for(&file.line) && !file.reboots_for(&written.before));
+    // The user wrote into it since: nothing is read out of what selfheal once wrote.
+    let mut edited = pi_os("root=x panic=10 loglevel=1\n", "root=x panic=5 quiet");
+    edited.written = Some(written);
+    assert!(matches!(
+        resolve(&edited, &[]),
+        Err(BootProblem::NotBooted { .. })
+    ));
+    for damaged in [&b""[..], b"root=x", b"\nroot=x", b"root=x\n\0\n"] {
+        assert_eq!(Written::parse(damaged), None);
     }
 }
 

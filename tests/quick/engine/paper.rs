@@ -8,7 +8,7 @@ use std::path::Path;
 
 use selfheal::node::ledger::{self, Id, Kind, Ledger, original_of};
 use selfheal::plan::NodePlan;
-use selfheal::resource::change::{Action, Effect};
+use selfheal::resource::change::{Action, Effect, Expect};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct File {
@@ -43,7 +43,15 @@ pub struct PaperNode {
     pub frames: BTreeMap<String, String>,
     /// Boot files written since the last boot.
     written: BTreeSet<String>,
+    /// A token with which a trial boot fails.
+    fails_with: Option<String>,
 }
+
+const LINE_FILE: &str = "/boot/firmware/cmdline.txt";
+const CURRENT: &str = "/boot/firmware/current/cmdline.txt";
+const NEW: &str = "/boot/firmware/new/cmdline.txt";
+const NEW_STATE: &str = "/boot/firmware/new/state";
+const WRITTEN: &str = "/run/selfheal/boot-line";
 
 const LINE: &str = "console=serial0,115200 console=tty1 root=PARTUUID=ab-02 rootfstype=ext4 fsck.repair=yes rootwait\n";
 
@@ -100,6 +108,7 @@ impl PaperNode {
                 .map(|(header, content)| (header.to_owned(), content.to_owned()))
                 .into(),
             written: BTreeSet::new(),
+            fails_with: None,
         };
         node.unit("dphys-swapfile.service", true, true);
         node.unit("bluetooth.service", true, true);
@@ -152,6 +161,80 @@ impl PaperNode {
         node
     }
 
+    /// Ubuntu 25.10 and later: two sets of boot files, and a trial of what is new.
+    pub fn ubuntu_ab() -> PaperNode {
+        let mut node = PaperNode::ubuntu();
+        node.files.remove(LINE_FILE);
+        node.write(CURRENT, LINE);
+        node.write("/boot/firmware/current/state", "good\n");
+        node.write(
+            "/boot/firmware/config.txt",
+            "[all]\nos_prefix=current/\n[tryboot]\nos_prefix=new/\n[all]\ncmdline=cmdline.txt\n",
+        );
+        node
+    }
+
+    /// What `flash-kernel` does, by hand or for a kernel upgrade.
+    pub fn flash_kernel(&mut self) {
+        let line = self.text(CURRENT);
+        self.write(NEW, &line);
+        self.write(NEW_STATE, "unknown\n");
+    }
+
+    /// Somebody edits what waits for its trial.
+    pub fn set_new_line(&mut self, line: &str) {
+        self.write(NEW, line);
+    }
+
+    /// How the second set stands.
+    pub fn set_new_state(&mut self, state: &str) {
+        self.write(NEW_STATE, state);
+    }
+
+    /// From now on no trial boot with this token comes up.
+    pub fn fail_with(&mut self, token: &str) {
+        self.fails_with = Some(token.to_owned());
+    }
+
+    /// What `apply` notes when a trial was rejected before its eyes.
+    pub fn note_rejected(&mut self, sha256: &str) {
+        self.write("/var/lib/selfheal/boot-rejected", &format!("{sha256}\n"));
+    }
+
+    /// The line that it was booted with.
+    pub fn booted(&self) -> &str {
+        &self.booted
+    }
+
+    /// The content of a file; nothing where there is none.
+    pub fn text(&self, path: &str) -> String {
+        let content = self.files.get(path).map(|file| file.content.clone());
+        String::from_utf8(content.unwrap_or_default()).unwrap()
+    }
+
+    /// Reboots, twice if the first boot finds something to be tried.
+    pub fn reboot(&mut self) {
+        self.files.remove(WRITTEN);
+        self.written.clear();
+        if self.text(NEW_STATE) == "unknown\n" {
+            let line = self.text(NEW);
+            let fails = |token: &String| line.split_whitespace().any(|word| word == token);
+            if self.fails_with.as_ref().is_some_and(fails) {
+                self.write(NEW_STATE, "bad\n");
+            } else {
+                self.write(CURRENT, &line);
+                self.files.remove(NEW);
+                self.files.remove(NEW_STATE);
+            }
+        }
+        let file = if self.files.contains_key(CURRENT) {
+            CURRENT
+        } else {
+            LINE_FILE
+        };
+        self.booted = self.text(file).trim().to_owned();
+    }
+
     /// Puts a unit there.
     pub fn unit(&mut self, name: &str, enabled: bool, active: bool) {
         self.units.insert(name.to_owned(), (enabled, active));
@@ -164,30 +247,6 @@ impl PaperNode {
             content: text.as_bytes().to_vec(),
         };
         self.files.insert(path.to_owned(), file);
-    }
-
-    /// Takes a plan at its word, as far as it can without a reboot.
-    pub fn take_without_reboot(&mut self, plan: &NodePlan) {
-        let (booted, frames) = (self.booted.clone(), self.frames.clone());
-        self.take(plan);
-        let written = plan.changes.iter().flat_map(|change| &change.actions);
-        self.written
-            .extend(written.filter_map(|action| match action {
-                Action::WriteBoot(path, ..) => Some(path.to_string()),
-                _ => None,
-            }));
-        (self.booted, self.frames) = (booted, frames);
-    }
-
-    /// Reboots it.
-    pub fn reboot(&mut self) {
-        self.booted = self.text("/boot/firmware/cmdline.txt").trim().to_owned();
-        self.written.clear();
-    }
-
-    /// A file's content.
-    pub fn text(&self, path: &str) -> String {
-        String::from_utf8(self.files[path].content.clone()).unwrap()
     }
 
     /// Writes a file as its user would.
@@ -263,6 +322,7 @@ impl PaperNode {
 
     /// Packages and modules stay on a node that selfheal leaves, and so do units that came with a package.
     pub fn forget_what_stays(&mut self) {
+        self.files.remove(WRITTEN);
         let fresh = PaperNode::raspberry_pi_os();
         self.packages
             .retain(|name, _| fresh.packages.contains_key(name));
@@ -336,6 +396,11 @@ impl PaperNode {
         );
         frame("fact init", b"systemd");
         frame("fact apt", b"/usr/bin/apt-get");
+        let state = self.files.keys().filter_map(|path| {
+            let below = path.strip_prefix("/var/lib/selfheal/")?;
+            Some(format!("{}\n", below.split('/').next()?))
+        });
+        frame("state", state.collect::<String>().as_bytes());
         frame("ledger", self.ledger.to_string().as_bytes());
         frame("home pi", b"/home/pi");
         for path in self
@@ -400,6 +465,14 @@ impl PaperNode {
 
     /// Takes a plan at its word, and reboots if it says so.
     pub fn take(&mut self, plan: &NodePlan) {
+        self.take_without_reboot(plan);
+        if plan.reboot().is_some() {
+            self.reboot();
+        }
+    }
+
+    /// Takes a plan at its word, and leaves its reboot pending.
+    pub fn take_without_reboot(&mut self, plan: &NodePlan) {
         for (id, entry) in plan
             .changes
             .iter()
@@ -420,12 +493,23 @@ impl PaperNode {
         for id in plan.changes.iter().flat_map(|change| &change.releases) {
             self.ledger.release(id);
         }
-        if plan.reboot().is_some() {
-            let line = &self.files["/boot/firmware/cmdline.txt"].content;
-            self.booted = String::from_utf8(line.clone()).unwrap().trim().to_owned();
-            self.written.clear();
-        }
         assert!(self.ledger.get(&Id::new(Kind::CommandLine, "x")).is_none());
+    }
+
+    fn sha256(&self, path: &str) -> String {
+        selfheal::node::sha256(&self.files[path].content)
+    }
+
+    /// Writes a boot file, and remembers what the kernel was started with.
+    fn write_line(&mut self, path: &str, content: &[u8]) {
+        let new = String::from_utf8(content.to_vec()).unwrap();
+        let booted = match self.text(WRITTEN).lines().next() {
+            Some(line) => line.to_owned(),
+            None if path == NEW => self.text(CURRENT).trim().to_owned(),
+            None => self.text(path).trim().to_owned(),
+        };
+        self.write(WRITTEN, &format!("{booted}\n{new}"));
+        self.write(path, &new);
     }
 
     /// systemd reads its own settings.
@@ -479,9 +563,28 @@ impl PaperNode {
                     .unwrap();
                 self.files.insert(path.to_string(), kept);
             }
-            Action::WriteBoot(path, content, _) => {
-                self.files.get_mut(path.as_str()).unwrap().content = content.clone();
+            Action::WriteBoot(path, content, expect) => {
+                assert_eq!(*expect, Expect::Sha256(self.sha256(path.as_str())));
+                if path.ends_with("config.txt") {
+                    self.write(path.as_str(), std::str::from_utf8(content).unwrap());
+                } else {
+                    self.write_line(path.as_str(), content);
+                }
                 self.written.insert(path.to_string());
+            }
+            Action::TryBoot {
+                content,
+                current,
+                waiting,
+                ..
+            } => {
+                assert_eq!(*current, self.sha256(CURRENT));
+                match waiting {
+                    Some(hash) => assert_eq!(*hash, self.sha256(NEW)),
+                    None => self.flash_kernel(),
+                }
+                self.files.remove("/var/lib/selfheal/boot-rejected");
+                self.write_line(NEW, content);
             }
             Action::SetSysctl(key, value) => drop(self.sysctls.insert(key.clone(), value.clone())),
             Action::LoadModule(name) => drop(self.modules.insert(name.clone())),
