@@ -138,7 +138,7 @@ fn quotes_keep_a_value_together() {
     assert_eq!(line(text).tokens()[1].value(), Some("file a.c +p"));
     assert_eq!(
         (line(text).tokens()[2].key(), line(text).tokens()[2].value()),
-        ("b".to_owned(), Some("c d"))
+        ("b".into(), Some("c d"))
     );
     assert_eq!(edited(text, &set("psi=1")), format!("{text} psi=1"));
 }
@@ -369,7 +369,7 @@ fn guarded(line: &CommandLine) -> Vec<Token> {
     ];
     line.tokens()
         .iter()
-        .filter(|token| keys.contains(&token.key().as_str()))
+        .filter(|token| keys.contains(&token.key().as_ref()))
         .cloned()
         .collect()
 }
