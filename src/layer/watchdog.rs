@@ -125,8 +125,8 @@ pub(super) fn notes(node: &Node, snapshot: &Snapshot) -> Vec<String> {
     }
     match &snapshot.facts.watchdog {
         None => notes.push(
-            "no hardware watchdog: nothing resets this node when its kernel freezes. On a Pi `dtparam=watchdog=on` in \
-             config.txt brings it; where there is none, `watchdog.hardware = false` ends this note"
+            "no hardware watchdog: nothing resets this node when its kernel freezes. On a Pi the boot layer switches it on \
+             (boot.board_watchdog); where there is none, `watchdog.hardware = false` ends this note"
                 .to_owned(),
         ),
         Some(device)
