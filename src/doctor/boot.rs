@@ -21,7 +21,7 @@ pub(super) fn layout(patient: &Patient<'_>) -> Outcome {
     match resolved(patient) {
         Ok(file) if file.trial == Trial::Waiting => Outcome::warn(
             format!("{} waits for its trial boot", file.path),
-            "reboot the node; it boots twice and keeps the new files only if they work",
+            "wait some minutes; a node that is still trying then has lost power in between: reboot it",
         ),
         Ok(file) if file.waits_for().is_none() => Outcome::ok(format!(
             "{} ({}), as booted",

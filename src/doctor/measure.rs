@@ -180,15 +180,7 @@ impl Order {
     ///
     /// The script is one compound command: a shell that receives only a part of it runs nothing.
     pub fn script(&self, nonce: &str) -> String {
-        let mut boot_paths: Vec<String> = boot::questions().map(|path| path.to_string()).collect();
-        for mount in ["/boot/firmware", "/boot"] {
-            for state in ["current/state", "new/state"] {
-                let path = format!("{mount}/{state}");
-                if !boot_paths.contains(&path) {
-                    boot_paths.push(path);
-                }
-            }
-        }
+        let boot_paths = boot::questions().map(|path| path.to_string()).collect();
         let peers = self.peers.iter().map(|(ip, port)| format!("{ip},{port}"));
         let list = |words: Vec<String>| quote(&words.join(" "));
         format!(

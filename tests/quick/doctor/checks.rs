@@ -247,6 +247,32 @@ fn the_boot_files() {
         Fail,
         "36 MB",
     );
+    let config = (
+        "file /boot/firmware/config.txt",
+        &*file("[all]\nos_prefix=current/\n"),
+    );
+    let line = file(super::LINE);
+    let current = [config, ("file /boot/firmware/current/cmdline.txt", &*line)];
+    let new = ("file /boot/firmware/new/cmdline.txt", &*line);
+    says(
+        BootLayout,
+        &current,
+        Ok,
+        "current/cmdline.txt (Ubuntu's A/B layout)",
+    );
+    for (state, words) in [
+        ("unknown\n", "waits for its trial boot"),
+        ("trying\n", "under way"),
+    ] {
+        let state = file(state);
+        let state = ("file /boot/firmware/new/state", &*state);
+        says(
+            BootLayout,
+            &[current[0], current[1], new, state],
+            Warn,
+            words,
+        );
+    }
     says(BootSpace, &[("free /boot/firmware", "")], Unknown, "free");
     let read_only = super::MOUNTS.replace("/boot/firmware rw", "/boot/firmware ro");
     says(BootSpace, &[("fact mounts", &read_only)], Fail, "read-only");
