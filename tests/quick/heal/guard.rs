@@ -307,6 +307,12 @@ fn power_may_go_at_any_command() {
 #[test]
 fn a_dead_disk_does_not_keep_k3s_waiting_and_a_late_guard_touches_nothing() {
     let node = node_with_a_dead_disk();
+    for command in ["mv", "rm", "mkdir"] {
+        let real = format!(
+            "echo {command} \"$@\" >>\"$SELFHEAL_ROOT/acts\"\nexec /usr/bin/{command} \"$@\""
+        );
+        node.stage.command(command, &real);
+    }
     node.fifo("/var/lib/selfheal/last-guard");
     let mut guard = node.start("guard", &["pre"]);
     // It comes back although its child hangs, after 60 s by the node's clock.
@@ -327,6 +333,13 @@ fn a_dead_disk_does_not_keep_k3s_waiting_and_a_late_guard_touches_nothing() {
     assert!(node.exists("/run/selfheal/reap-due"));
     node.release("/var/lib/selfheal/last-guard", "boot_id before\n");
     wait_until("the child", || node.log().contains("too late"));
+    // The parent's folder in /run, and the stand-in that lets time pass.
+    let acts = node.read("/acts");
+    assert!(
+        acts.lines()
+            .all(|act| act.contains("/run/selfheal") || act.contains("/proc/uptime")),
+        "{acts}"
+    );
     fs::remove_file(node.path("/var/lib/selfheal/last-guard")).unwrap();
     untouched(&node);
     // And the next start of k3s in this boot is a restart: pods may live by then.
