@@ -11,16 +11,20 @@ const NEW: &str = "console=tty1 root=/dev/sda2 rootwait psi=1\n";
 
 struct Card {
     stage: Stage,
+    /// The file that is written.
+    name: &'static str,
 }
 
 impl Card {
     fn new() -> Card {
-        let card = Card {
-            stage: Stage::new(),
-        };
-        fs::create_dir(card.stage.path("boot")).unwrap();
-        fs::write(card.stage.path("boot/cmdline.txt"), OLD).unwrap();
-        card
+        Card::with("cmdline.txt", OLD)
+    }
+
+    fn with(name: &'static str, content: &str) -> Card {
+        let stage = Stage::new();
+        fs::create_dir(stage.path("boot")).unwrap();
+        fs::write(stage.path("boot").join(name), content).unwrap();
+        Card { stage, name }
     }
 
     fn put_at(&self, old: &str, new: &[u8], power_cut_at: usize) -> Run {
@@ -31,7 +35,7 @@ impl Card {
         let script = format!(
             ". '{}'\nboot_put '{}' {hash} '{}'",
             template("session/boot.sh").display(),
-            self.stage.path("boot/cmdline.txt").display(),
+            self.stage.path("boot").join(self.name).display(),
             self.stage.path("backup").display(),
         );
         self.stage.sh(&["-c", &script], new, power_cut_at)
@@ -42,7 +46,7 @@ impl Card {
     }
 
     fn content(&self) -> String {
-        fs::read_to_string(self.stage.path("boot/cmdline.txt")).unwrap()
+        fs::read_to_string(self.stage.path("boot").join(self.name)).unwrap()
     }
 
     fn names(&self, folder: &str) -> Vec<String> {
@@ -169,6 +173,45 @@ fn content_that_is_no_boot_line_is_refused() {
     let run = card.put("quiet\n", b"quiet psi=1\n");
     assert_eq!(run.code, Some(14));
     assert!(run.stderr.contains("no root="), "{}", run.stderr);
+}
+
+#[test]
+fn config_txt_keeps_what_decides_what_boots() {
+    let old = "[all]\nos_prefix=current/\ninitramfs initrd.img followkernel\r\n[pi4]\narm_boost=1";
+    let new = format!("{old}\n[all]\ngpu_mem=16\n");
+    let card = Card::with("config.txt", old);
+    for bad in [
+        String::new(),
+        new.replace("current/", "new/"),
+        new.replace("initramfs", "#initramfs"),
+        format!("{new}kernel=other\n"),
+        format!("{new}\tarm_64bit=0\n"),
+    ] {
+        let run = card.put(old, bad.as_bytes());
+        assert_eq!(run.code, Some(12), "{bad:?}: {}", run.stderr);
+        assert_eq!(
+            (card.content().as_str(), card.names("backup").len()),
+            (old, 0)
+        );
+    }
+    let run = card.put(old, new.as_bytes());
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    assert_eq!(card.content(), new);
+    assert_eq!(
+        card.names("boot"),
+        ["config.txt", "config.txt.selfheal-bak"]
+    );
+    assert_eq!(card.copies(), [old]);
+}
+
+#[test]
+fn a_file_with_two_names_is_not_touched() {
+    let card = Card::new();
+    fs::write(card.stage.path("boot/cmdline.txt.selfheal-new"), OLD).unwrap();
+    let run = card.put(OLD, NEW.as_bytes());
+    assert_eq!((run.code, card.content().as_str()), (Some(12), OLD));
+    assert!(run.stderr.contains("fsck.vfat"), "{}", run.stderr);
+    assert_eq!(card.names("boot").len(), 2);
 }
 
 #[test]
