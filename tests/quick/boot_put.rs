@@ -188,7 +188,7 @@ fn config_txt_keeps_what_decides_what_boots() {
         format!("{new}\tarm_64bit=0\n"),
     ] {
         let run = card.put(old, bad.as_bytes());
-        assert_eq!(run.code, Some(12), "{bad:?}: {}", run.stderr);
+        assert_eq!(run.code, Some(14), "{bad:?}: {}", run.stderr);
         assert_eq!(
             (card.content().as_str(), card.names("backup").len()),
             (old, 0)
@@ -209,7 +209,7 @@ fn a_file_with_two_names_is_not_touched() {
     let card = Card::new();
     fs::write(card.stage.path("boot/cmdline.txt.selfheal-new"), OLD).unwrap();
     let run = card.put(OLD, NEW.as_bytes());
-    assert_eq!((run.code, card.content().as_str()), (Some(12), OLD));
+    assert_eq!((run.code, card.content().as_str()), (Some(14), OLD));
     assert!(run.stderr.contains("fsck.vfat"), "{}", run.stderr);
     assert_eq!(card.names("boot").len(), 2);
 }
