@@ -69,7 +69,7 @@ pub struct BootFile {
     /// Tokens that are written but wait for a reboot.
     pub pending: Vec<Token>,
     /// Content of /proc/cmdline.
-    running: String,
+    pub(super) running: String,
     /// The mount it lies on.
     pub mount: BootMount,
 }
@@ -309,49 +309,6 @@ impl BootFile {
         let longest = self.content.len().max(line.to_string().len());
         self.mount.can_take(longest)?;
         Ok(Some(line))
-    }
-
-    /// Whether `line`, an edit of this one, makes a difference that the running kernel does not show yet.
-    pub fn reboots_for(&self, line: &CommandLine) -> bool {
-        let waits = |token: &Token| !self.line.holds(token) || self.pending.contains(token);
-        line.not_booted(&self.running).iter().any(waits) || !self.left_out_of(line).is_empty()
-    }
-
-    /// Tokens that the running kernel was started with, and a boot with `line` would not.
-    fn left_out_of(&self, line: &CommandLine) -> Vec<Token> {
-        let asleep = self.booted.not_booted(&self.running);
-        let left_out = |token: &&Token| {
-            !line.holds(token) && !line.tokens().contains(token) && !asleep.contains(token)
-        };
-        self.booted
-            .tokens()
-            .iter()
-            .filter(left_out)
-            .cloned()
-            .collect()
-    }
-
-    /// What of this line the running kernel does not show yet, in words; `None` where there is nothing.
-    pub fn waits_for(&self) -> Option<String> {
-        let words = |tokens: &[Token]| {
-            let words: Vec<&str> = tokens.iter().map(Token::as_str).collect();
-            words.join(" ")
-        };
-        match (&self.pending[..], &self.lingering()[..]) {
-            ([], []) => None,
-            ([], lingering) => Some(format!("the kernel still runs with {}", words(lingering))),
-            (pending, _) => Some(format!(
-                "the kernel was not yet started with {}",
-                words(pending)
-            )),
-        }
-    }
-
-    /// Tokens that are taken away but stay in force until a reboot.
-    pub fn lingering(&self) -> Vec<Token> {
-        let mut lingering = self.left_out_of(&self.line);
-        lingering.retain(|token| !self.pending.iter().any(|new| new.key() == token.key()));
-        lingering
     }
 }
 
