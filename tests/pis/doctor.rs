@@ -65,6 +65,7 @@ const FAULTS: &str = r#"
     echo '5 unclean boots in 30 minutes' >/run/selfheal/safe-mode
     echo 'rcu: INFO: rcu_preempt detected expedited stalls on CPUs/tasks: { P1 } 1000 jiffies s: 1 root: 0x0/T' >/dev/kmsg
     echo 'INFO: task dd:99 blocked for more than 120 seconds.' >/dev/kmsg
+    echo CONFIG_HZ=250 >"/boot/config-$(uname -r)"
     journalctl --sync
 "#;
 
