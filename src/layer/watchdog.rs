@@ -219,7 +219,8 @@ fn hardware(
 }
 
 /// Seconds that the hardware waits for systemd. From 6.8 on the kernel stretches a Pi's 15 s as far as it is asked to; a
-/// busy SD card can hold systemd up for longer than 14 s, so 60 s it is where that works (domain.md §2.1).
+/// busy SD card can hold systemd up for longer than 14 s, so 60 s it is where that works (domain.md §2.1), as it does
+/// with a device that counts further by itself.
 fn timeout(node: &Node, facts: &Facts) -> Result<u64, Refusal> {
     let device = facts
         .watchdog
@@ -237,13 +238,11 @@ fn timeout(node: &Node, facts: &Facts) -> Result<u64, Refusal> {
         )),
         (Some(wanted), _) => Ok(wanted.as_secs()),
         (None, device) => {
-            let usual = if facts.kernel_version() >= Some((6, 8)) {
-                60
-            } else {
-                14
-            };
+            let longest = device.map(|device| device.max_timeout);
+            let stretched = facts.kernel_version() >= Some((6, 8)) || longest > Some(60);
+            let usual = if stretched { 60 } else { 14 };
             // Less than the longest: the driver rounds.
-            Ok(device.map_or(usual, |device| usual.min(device.max_timeout.max(2) - 1)))
+            Ok(longest.map_or(usual, |longest| usual.min(longest.max(2) - 1)))
         }
     }
 }

@@ -8,6 +8,15 @@ use super::{consequence, edit};
 use crate::node::ledger::{Before, Entry, Id, Kind, original_of};
 use crate::node::snapshot::{Content, FileState, RegularFile, Snapshot};
 
+/// The value that the kernel takes for an earlier one. It refuses its own default here; 1 means the same: the first
+/// stall that may panic does.
+fn taken_back<'a>(key: &str, previous: &'a str) -> &'a str {
+    match (key, previous) {
+        ("kernel.max_rcu_stall_to_panic", "0") => "1",
+        (_, previous) => previous,
+    }
+}
+
 /// The change that gives `id` back to the user. Boot tokens are not undone here but by [`super::boot`], all at once.
 ///
 /// # Errors
@@ -48,7 +57,8 @@ pub fn undo(id: &Id, entry: &Entry, snapshot: &Snapshot) -> Result<Change, Refus
             Ok(change(view, actions))
         }
         (Kind::Sysctl, Before::Value(previous)) => {
-            let actions = vec![Action::SetSysctl(id.name.clone(), previous.clone())];
+            let previous = taken_back(&id.name, previous);
+            let actions = vec![Action::SetSysctl(id.name.clone(), previous.to_owned())];
             value(
                 snapshot.sysctl(&id.name).unwrap_or("absent"),
                 previous,

@@ -89,7 +89,7 @@ fn a_frozen_node_comes_back() {
     // The hardware watchdog: first a kernel that is dead, then a systemd that is.
     apply(
         &homelab,
-        "[watchdog]\ntimeout = \"15s\"\nunclean_boots = 50\n",
+        "[watchdog]\ntimeout = \"20s\"\nunclean_boots = 50\n",
     );
     let kills: [(&str, &dyn Fn()); 2] = [
         ("frozen kernel", &|| pi.freeze().unwrap()),

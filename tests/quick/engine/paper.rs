@@ -328,6 +328,8 @@ impl PaperNode {
             .retain(|name, _| fresh.packages.contains_key(name));
         self.units.retain(|name, _| fresh.units.contains_key(name));
         self.modules.clear();
+        let stalls = "kernel.max_rcu_stall_to_panic";
+        self.sysctl(stalls, &fresh.sysctls[stalls]);
         self.files
             .retain(|path, _| !path.starts_with("/var/lib/selfheal/"));
     }
@@ -586,7 +588,14 @@ impl PaperNode {
                 self.files.remove("/var/lib/selfheal/boot-rejected");
                 self.write_line(NEW, content);
             }
-            Action::SetSysctl(key, value) => drop(self.sysctls.insert(key.clone(), value.clone())),
+            Action::SetSysctl(key, value) => {
+                // The kernel takes no 0 here, although that is its default.
+                assert_ne!(
+                    (&key[..], &value[..]),
+                    ("kernel.max_rcu_stall_to_panic", "0")
+                );
+                self.sysctls.insert(key.clone(), value.clone());
+            }
             Action::LoadModule(name) => drop(self.modules.insert(name.clone())),
             Action::Enable(unit) => self.units.entry(unit.clone()).or_default().0 = true,
             Action::Disable(unit) => self.units.entry(unit.clone()).or_default().0 = false,

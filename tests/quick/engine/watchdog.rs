@@ -71,9 +71,13 @@ fn the_hardware_waits_as_long_as_the_kernel_can() {
     assert_eq!(time(&node, ""), "14s", "before 6.8 the driver counts to 15");
     node.kernel("6.8.0-1004-raspi");
     assert_eq!(time(&node, ""), "60s");
-    // The device has the last word.
+    // The device has the last word, whatever the kernel.
     node.fact("watchdog", "identity Some Watchdog\nmax_timeout 15\n");
     assert_eq!(time(&node, ""), "14s");
+    node.kernel("6.1.0-56-amd64");
+    node.fact("watchdog", "identity i6300ESB timer\nmax_timeout 2046\n");
+    assert_eq!(time(&node, ""), "60s");
+    node.fact("watchdog", "identity Some Watchdog\nmax_timeout 15\n");
     let refused = refusal(&node, "[watchdog]\ntimeout = \"30s\"\n");
     assert!(
         refused.contains("Some Watchdog") && refused.contains("waits 15 s at most, not 30s"),
