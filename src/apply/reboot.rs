@@ -88,8 +88,10 @@ impl Run {
         );
         let limit = Duration::from_secs(script::REBOOT_SECONDS);
         let ordered = exec(&reached.session, "reboot", &order, limit).await;
-        if let Err(NodeError::Stale { .. } | NodeError::Held { .. }) = ordered {
-            // The node stands as it stood.
+        // A script that says no leaves the node standing; only a lost connection leaves that open.
+        if let Err(error) = &ordered
+            && !matches!(error, NodeError::Exec(_))
+        {
             self.reboots.failed.send_replace(None);
         }
         ordered?;

@@ -109,3 +109,61 @@ fn at_every_power_cut_the_card_holds_the_old_file_or_the_new_one() {
         assert_eq!(converged, new, "after {writes} writes");
     }
 }
+
+#[test]
+fn at_every_power_cut_the_first_set_is_whole_and_no_torn_line_waits_for_its_trial() {
+    let homelab = Homelab::ubuntu(&["jarvis"], NO_PACKAGES);
+    let pi = homelab.pi();
+    pi.power_cut().unwrap();
+    pi.power_on_recording().unwrap();
+    pi.wait_for_ssh(BOOT).unwrap();
+    homelab.ok(&["apply", "--yes", "--only", "boot", "--no-reboot"]);
+    pi.power_cut().unwrap();
+
+    let read = |image: &Path, path: &str| BootPartition::new(image).read(path).ok();
+    let recording = pi.recording().unwrap();
+    let scratch = tempfile::tempdir().unwrap();
+    let image = scratch.path().join("boot.vfat");
+    recording.prefix(0, &image).unwrap();
+    let old = read(&image, "current/cmdline.txt").unwrap();
+    let new = read(&pi.boot_partition_image(), "new/cmdline.txt").unwrap();
+    assert_ne!(old, new);
+    let (mut states, mut copied, mut edited, mut wrong) = (0, 0, 0, Vec::new());
+    recording
+        .every_power_cut(&image, |cut, image| {
+            states += 1;
+            let current =
+                ["cmdline.txt", "state"].map(|name| read(image, &format!("current/{name}")));
+            if current != [Some(old.clone()), Some(b"good\n".to_vec())] {
+                wrong.push(format!("{cut:?}: current/ holds {current:?}"));
+            }
+            if read(image, "new/state").as_deref() != Some(b"unknown\n") {
+                return Ok(());
+            }
+            match read(image, "new/cmdline.txt") {
+                Some(line) if line == old => copied += 1,
+                Some(line) if line == new => edited += 1,
+                // Until the copy is there, the card is flash-kernel's affair.
+                _ if copied == 0 => {}
+                line => wrong.push(format!("{cut:?}: new/cmdline.txt holds {line:?}")),
+            }
+            Ok(())
+        })
+        .unwrap();
+    eprintln!(
+        "{} sectors written, {states} states looked at; the copy waited in {copied} of them, the new line in {edited}",
+        recording.writes()
+    );
+    assert_eq!(wrong, [""; 0], "of {states} states");
+    assert!(copied > 0 && edited > 0);
+
+    // What was on the card in the middle of it boots, and converges.
+    recording
+        .prefix(recording.writes() / 2, &pi.boot_partition_image())
+        .unwrap();
+    pi.power_on().unwrap();
+    pi.wait_for_ssh(2 * BOOT).unwrap();
+    homelab.ok(&["apply", "--yes", "--only", "boot"]);
+    pi.ok("grep -qw psi=1 /proc/cmdline && grep -qw psi=1 /boot/firmware/current/cmdline.txt")
+        .unwrap();
+}
