@@ -3,9 +3,14 @@
 # Usage: tests/run.sh [--full]     --full tries every point where a short run takes two or three (hours, not minutes)
 set -eu
 cd "$(dirname "$0")/.."
+which=
 case ${1-} in
     '') ;;
-    --full) SELFHEAL_FULL=1; export SELFHEAL_FULL ;;
+    --full)
+        SELFHEAL_FULL=1
+        export SELFHEAL_FULL
+        which=--include-ignored
+        ;;
     *) sed -n 's/^# Usage: /usage: /p' "$0" >&2; exit 3 ;;
 esac
 
@@ -26,4 +31,4 @@ threads=$cpus
 [ "$threads" -le "$gib" ] || threads=$gib
 [ "$threads" -ge 1 ] || threads=1
 step "Tests on virtual Pis, $threads at a time"
-cargo test --locked --test pis -- --test-threads="$threads"
+cargo test --locked --test pis -- --test-threads="$threads" ${which:+"$which"}

@@ -249,6 +249,7 @@ fn booted_with(pi: &Pi, line: &str) -> bool {
 }
 
 #[test]
+#[ignore = "minutes more: tests/run.sh --full"]
 fn new_boot_files_of_ubuntu_are_tried_and_kept_over_a_double_boot() {
     let lab = Lab::new().unwrap();
     let pi = ubuntu(&lab);
@@ -298,6 +299,7 @@ fn new_boot_files_of_ubuntu_are_tried_and_kept_over_a_double_boot() {
 }
 
 #[test]
+#[ignore = "minutes more: tests/run.sh --full"]
 fn ubuntu_falls_back_from_new_boot_files_that_fail() {
     let lab = Lab::new().unwrap();
     let pi = ubuntu(&lab);

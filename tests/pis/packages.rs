@@ -11,6 +11,7 @@ fn settings(hold_kernel: bool) -> String {
 }
 
 #[test]
+#[ignore = "minutes more: tests/run.sh --full"]
 fn the_kernels_that_a_node_has_are_held_and_let_go_again() {
     let homelab = Homelab::new(&["jarvis"], &settings(true));
     let pi = homelab.pi();

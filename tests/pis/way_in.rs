@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use crate::homelab::{Homelab, LITTLE, Run};
 
 #[test]
+#[ignore = "minutes more: tests/run.sh --full"]
 fn a_node_behind_another_is_converged_through_it() {
     let homelab = Homelab::new(&["jarvis", "ultron"], "");
     let (jump, node) = (&homelab.pis[0], &homelab.pis[1]);
@@ -69,6 +70,7 @@ fn a_node_behind_another_is_converged_through_it() {
 }
 
 #[test]
+#[ignore = "minutes more: tests/run.sh --full"]
 fn a_sudo_that_wants_a_password_gets_it_where_nobody_sees_it() {
     const PASSWORD: &str = "Kaffee $mit 'Milch'";
     let homelab = Homelab::new(&["jarvis"], LITTLE);

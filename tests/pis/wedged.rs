@@ -3,6 +3,7 @@
 use crate::homelab::{Homelab, NO_PACKAGES};
 
 #[test]
+#[ignore = "minutes more: tests/run.sh --full"]
 fn a_shutdown_that_hangs_is_forced_and_apply_says_so() {
     let settings = format!("{NO_PACKAGES}[boot]\nforce_reboot_after = \"10s\"\n");
     let homelab = Homelab::new(&["jarvis"], &settings);
