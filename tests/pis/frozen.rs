@@ -138,6 +138,7 @@ fn look(pi: &Pi) -> String {
 const REASON: &str = "unclean ends of a boot within 30 minutes of uptime";
 
 #[test]
+#[ignore = "minutes more: tests/run.sh --full"]
 fn a_node_that_crashes_over_and_over_waits_in_safe_mode() {
     let homelab = Homelab::new(&["jarvis"], "");
     let pi = homelab.pi();
@@ -206,9 +207,11 @@ fn a_node_that_crashes_over_and_over_waits_in_safe_mode() {
     crash(pi);
     assert_eq!(look(pi), healthy);
 
-    // And nothing of it stays on a node that is left.
+    // And nothing of it stays on a node that is left, but for what is not selfheal's.
+    pi.root("rm -r /etc/systemd/system/selfheal-safe-mode.timer.d")
+        .unwrap();
     homelab.ok(&["node", "restore", "jarvis", "--yes"]);
-    pi.ok("sudo test ! -e /var/lib/selfheal/boots.log && ! find /etc -name '*selfheal*' | grep -q . && \
+    pi.ok("sudo test ! -e /var/lib/selfheal/boots.log && ! sudo find /etc -name '*selfheal*' | grep -q . && \
            test \"$(systemctl show --value --property=RuntimeWatchdogUSec)\" = 0 && systemctl is-active k3s")
         .unwrap();
 }
