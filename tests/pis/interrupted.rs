@@ -173,6 +173,7 @@ fn the_program_dies_and_the_next_run_converges() {
 }
 
 #[test]
+#[ignore = "minutes more: tests/run.sh --full"]
 fn the_network_dies_and_the_next_run_converges() {
     same_as_undisturbed(Disaster::Network, &moments(6));
 }
