@@ -317,13 +317,7 @@ fn a_dead_disk_does_not_keep_k3s_waiting_and_a_late_guard_touches_nothing() {
     let mut guard = node.start("guard", &["pre"]);
     // It comes back although its child hangs, after 60 s by the node's clock.
     assert!(guard.wait().unwrap().success());
-    let uptime: u32 = node
-        .read("/proc/uptime")
-        .split('.')
-        .next()
-        .unwrap()
-        .parse()
-        .unwrap();
+    let uptime = node.seconds_up();
     assert!((1060..=1062).contains(&uptime), "{uptime}");
     assert!(
         node.log()

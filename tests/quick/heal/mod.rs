@@ -57,6 +57,12 @@ impl Node {
         self.write("/proc/uptime", &format!("{seconds}.42 99.00\n"));
     }
 
+    /// The node's uptime, in whole seconds.
+    fn seconds_up(&self) -> u64 {
+        let uptime = self.read("/proc/uptime");
+        uptime.split('.').next().unwrap().parse().unwrap()
+    }
+
     fn path(&self, path: &str) -> PathBuf {
         self.stage.path("root").join(path.trim_start_matches('/'))
     }

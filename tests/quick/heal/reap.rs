@@ -500,13 +500,7 @@ fn the_service_waits_for_containerd_and_ends_by_itself() {
         run.stderr
     );
     assert_eq!(left(&node), [1]);
-    let uptime: u64 = node
-        .read("/proc/uptime")
-        .split('.')
-        .next()
-        .unwrap()
-        .parse()
-        .unwrap();
+    let uptime = node.seconds_up();
     assert!((1780..1830).contains(&uptime), "{uptime}");
     assert!(!node.exists("/run/selfheal/reap-due"));
     // The newest copy of what the guard set aside stays to be looked at.
