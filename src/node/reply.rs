@@ -22,6 +22,9 @@ pub enum ReplyError {
     /// The reply stops before its end: the connection or the node died.
     #[error("the node's reply stops before its end")]
     Truncated,
+    /// PID 1 answered none of many tries; its units are then unknown, not absent.
+    #[error("systemd on the node does not answer: `systemctl show` fails again and again")]
+    SilentSystemd,
 }
 
 /// Splits `reply` into its frames; whatever a chatty shell printed before the first one is passed over.

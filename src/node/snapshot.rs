@@ -146,10 +146,13 @@ impl Snapshot {
     /// Reads a probe's reply.
     ///
     /// # Errors
-    /// [`ReplyError`] when the reply is not whole.
+    /// [`ReplyError`] when the reply is not whole, or systemd gave no answer.
     pub fn parse(reply: &[u8], nonce: &str) -> Result<Snapshot, ReplyError> {
         let mut snapshot = Snapshot::default();
         for frame in reply::frames(reply, nonce)? {
+            if (frame.name, frame.argument) == ("silent", "systemd") {
+                return Err(ReplyError::SilentSystemd);
+            }
             snapshot.take(&frame);
         }
         Ok(snapshot)
@@ -367,6 +370,15 @@ mod tests {
         assert_eq!((seconds("RuntimeWatchdogUSec"), seconds("X")), (90, 0));
         assert_eq!(snapshot.manager["RebootWatchdogUSec"], Duration::MAX);
         assert_eq!(snapshot.manager_drop_ins, ["/etc/a.conf"]);
+    }
+
+    #[test]
+    fn a_systemd_that_does_not_answer_is_no_node_without_units() {
+        let reply = b"\n@n begin\n\n@n units\n\n@n silent systemd\n\n@n end\n";
+        assert_eq!(
+            Snapshot::parse(reply, "n").unwrap_err(),
+            ReplyError::SilentSystemd
+        );
     }
 
     #[test]

@@ -141,11 +141,24 @@ stranger() { # what `selfheal init` wants to know besides, of a machine that it 
 	return 0
 }
 
+# ARGUMENT...: what `systemctl show` says. systemd answers nobody for a moment while it starts anew, and no answer must
+# not be read as "there is no such unit".
+systemd_says() {
+	systemd_tries=0
+	until systemd_said=$(timeout 10 systemctl show "$@" 2>/dev/null); do
+		[ -d /run/systemd/system ] || return 0
+		systemd_tries=$((systemd_tries + 1))
+		[ "$systemd_tries" -lt 20 ] || { frame 'silent systemd' && return 0; }
+		sleep 1
+	done
+	printf '%s\n' "$systemd_said"
+}
+
 answers_in_bulk() { # kinds of which one command answers for all
 	# shellcheck disable=SC2086  # the lists are names without blanks
 	if [ -n "$units" ]; then
 		frame units
-		systemctl show --property=Id,LoadState,ActiveState,UnitFileState -- $units 2>/dev/null
+		systemd_says --property=Id,LoadState,ActiveState,UnitFileState -- $units
 	fi
 	# shellcheck disable=SC2086
 	if [ -n "$packages" ]; then
@@ -158,7 +171,7 @@ answers_in_bulk() { # kinds of which one command answers for all
 
 manager() { # what systemd itself obeys, after all its files, and which of them speak of watchdogs
 	frame manager
-	systemctl show --property=RuntimeWatchdogUSec --property=RebootWatchdogUSec 2>/dev/null
+	systemd_says --property=RuntimeWatchdogUSec --property=RebootWatchdogUSec
 	grep -ls '^ *\(Runtime\|Reboot\)WatchdogSec=' /etc/systemd/system.conf.d/*.conf /run/systemd/system.conf.d/*.conf \
 		/usr/local/lib/systemd/system.conf.d/*.conf /usr/lib/systemd/system.conf.d/*.conf | sed 's/^/drop-in=/'
 	return 0
