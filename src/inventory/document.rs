@@ -8,6 +8,7 @@ use super::boot::Boot;
 use super::define::section;
 use super::diagnostic::Diagnostic;
 use super::hardening::Hardening;
+use super::k3s::K3s;
 use super::lines::Lines;
 use super::name::{ClusterName, NodeName};
 use super::node::NodeSection;
@@ -44,6 +45,8 @@ section! {
         boot: Boot = Boot::default(),
         /// Watchdog, panics and safe mode of all nodes.
         watchdog: Watchdog = Watchdog::default(),
+        /// k3s on all nodes.
+        k3s: K3s = K3s::default(),
         /// The nodes by name.
         nodes: Nodes = Nodes,
     }
@@ -143,6 +146,7 @@ fn read(document: &Found<'_>, folder: &Utf8Path, problems: &mut Problems) -> Opt
             hardening: root.hardening.clone(),
             boot: root.boot.clone(),
             watchdog: root.watchdog.clone(),
+            k3s: root.k3s.clone(),
             ..NodeSection::default()
         };
         let section = under.over(value, problems);

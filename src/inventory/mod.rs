@@ -9,6 +9,7 @@ mod define;
 mod diagnostic;
 mod document;
 mod hardening;
+mod k3s;
 mod key;
 mod label;
 mod lines;
@@ -38,6 +39,9 @@ pub use boot::{Boot, BootConfig, BootToken};
 pub use diagnostic::{Diagnostic, Severity, Wrong};
 pub use document::{Cluster, parse, schema};
 pub use hardening::{Firewall, Hardening, Journald, RootLogin, Sshd, Storage, Swap, Upgrades};
+pub use k3s::{
+    InterfaceName, K3s, K3sArch, K3sComponent, K3sSource, Sha256, Taint, TaintEffect,
+};
 pub use key::PublicKey;
 pub use label::{LabelKey, LabelValue};
 pub use name::{ClusterName, ModuleName, NodeName, PackageName, Tag, UnitName, UserName};

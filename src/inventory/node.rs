@@ -9,6 +9,7 @@ use super::address::{HostAddress, NodeAddress, Port};
 use super::boot::Boot;
 use super::define::{choice, section};
 use super::hardening::Hardening;
+use super::k3s::{K3s, Taint};
 use super::key::PublicKey;
 use super::label::{LabelKey, LabelValue};
 use super::name::{NodeName, Tag, UserName};
@@ -39,6 +40,8 @@ pub struct Node {
     pub tags: Vec<Tag>,
     /// Labels in Kubernetes.
     pub labels: BTreeMap<LabelKey, LabelValue>,
+    /// What keeps pods off it in Kubernetes.
+    pub taints: Vec<Taint>,
     /// The host key it has to show.
     pub host_key: Option<PublicKey>,
     /// How it is reached; `user` and `port` are those of the node.
@@ -49,6 +52,8 @@ pub struct Node {
     pub boot: Boot,
     /// What the watchdog layer does on it.
     pub watchdog: Watchdog,
+    /// How it is a part of the cluster.
+    pub k3s: K3s,
 }
 
 impl Node {
@@ -56,6 +61,17 @@ impl Node {
     /// loopback (the virtual Pis of the lab are behind forwarded ports).
     pub fn lan_address(&self) -> Option<IpAddr> {
         lan_address(self.address, Some(&self.host))
+    }
+}
+
+impl Node {
+    /// What other nodes call it when they join the cluster there; `None` where they cannot reach it.
+    pub fn join_host(&self) -> Option<HostAddress> {
+        match (self.lan_address(), &self.host) {
+            (Some(ip), _) => Some(HostAddress::Ip(ip)),
+            (None, HostAddress::Dns(name)) => Some(HostAddress::Dns(name.clone())),
+            (None, HostAddress::Ip(_)) => None,
+        }
     }
 }
 
@@ -71,7 +87,7 @@ pub(crate) fn lan_address(
 }
 
 section! {
-    /// One Raspberry Pi. Its own `ssh`, `hardening`, `boot` and `watchdog` go before the sections of that name.
+    /// One Raspberry Pi. Its own `ssh`, `hardening`, `boot`, `watchdog` and `k3s` go before the sections of that name.
     pub(crate) struct NodeSection {
         /// Where sshd answers: an IP address or a DNS name.
         host: Required<HostAddress> = Required::default(),
@@ -91,6 +107,8 @@ section! {
         tags: Vec<Tag> = Vec::new(),
         /// Labels of the node in Kubernetes.
         labels: BTreeMap<LabelKey, LabelValue> = BTreeMap::new(),
+        /// What keeps pods off the node in Kubernetes: `dedicated=storage:NoSchedule`.
+        taints: Vec<Taint> = Vec::new(),
         /// The host key it has to show, as `ssh-keyscan` prints it after the name: `ssh-ed25519 AAAA…`.
         host_key: Option<PublicKey> = None,
         /// How this node is reached.
@@ -101,6 +119,8 @@ section! {
         boot: Boot = Boot::default(),
         /// Watchdog, panics and safe mode of this node.
         watchdog: Watchdog = Watchdog::default(),
+        /// k3s on this node.
+        k3s: K3s = K3s::default(),
     }
 }
 
@@ -122,11 +142,13 @@ impl NodeSection {
             address: self.address,
             tags: self.tags,
             labels: self.labels,
+            taints: self.taints,
             host_key: self.host_key,
             ssh,
             hardening: self.hardening,
             boot: self.boot,
             watchdog: self.watchdog,
+            k3s: self.k3s.under(folder),
         })
     }
 }

@@ -33,7 +33,25 @@ text! {
     pub struct TagVersion: "a version", Some(r"^v[0-9]+\.[0-9]+\.[0-9]+$"), tag;
 }
 
+impl Versions {
+    /// The k3s to run: the one that is pinned, else the one this selfheal was tested with.
+    pub fn k3s(&self) -> K3sVersion {
+        let tested = || K3sVersion("v1.36.3+k3s1".to_owned());
+        self.k3s.clone().unwrap_or_else(tested)
+    }
+}
+
 impl K3sVersion {
+    /// Its numbers, for comparing: 1, 36, 3 and the build.
+    pub fn numbers(&self) -> [u32; 4] {
+        let plain = self.0.trim_start_matches('v').replace("+k3s", ".");
+        let mut numbers = [0; 4];
+        for (number, part) in numbers.iter_mut().zip(plain.split('.')) {
+            *number = part.parse().unwrap_or_default();
+        }
+        numbers
+    }
+
     /// The minor version of Kubernetes: 36 for `v1.36.3+k3s1`.
     pub fn minor(&self) -> u32 {
         self.0
@@ -115,7 +133,10 @@ mod tests {
 
     #[test]
     fn versions_are_whole() {
-        assert_eq!("v1.36.3+k3s1".parse::<K3sVersion>().unwrap().minor(), 36);
+        let version = Versions::default().k3s();
+        assert_eq!(version.as_str().parse::<K3sVersion>().unwrap(), version);
+        let version = "v1.36.3+k3s10".parse::<K3sVersion>().unwrap();
+        assert_eq!((version.minor(), version.numbers()), (36, [1, 36, 3, 10]));
         for (text, help) in [
             ("1.36.3+k3s1", "did you mean `v1.36.3+k3s1`?"),
             ("v1.36.3-k3s1", "did you mean `v1.36.3+k3s1`?"),

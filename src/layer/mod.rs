@@ -3,6 +3,8 @@
 
 mod boot;
 pub mod hardening;
+mod k3s;
+mod longhorn;
 mod template;
 mod watchdog;
 
@@ -24,6 +26,8 @@ pub fn questions(inventory: &Inventory, node: &Node, layers: &BTreeSet<LayerName
             LayerName::Hardening => hardening::questions(inventory, node),
             LayerName::Boot => boot::questions(),
             LayerName::Watchdog => watchdog::questions(),
+            LayerName::K3s => k3s::questions(node),
+            LayerName::Longhorn => longhorn::questions(node),
         });
     }
     questions
@@ -46,6 +50,8 @@ pub fn desired(
         LayerName::Hardening => hardening::desired(inventory, node, snapshot),
         LayerName::Boot => boot::desired(node, snapshot),
         LayerName::Watchdog => watchdog::desired(node, snapshot),
+        LayerName::K3s => k3s::desired(inventory, node, snapshots),
+        LayerName::Longhorn => longhorn::desired(inventory, node, snapshots),
     }
 }
 
@@ -55,5 +61,7 @@ pub fn notes(layer: LayerName, node: &Node, snapshot: &Snapshot) -> Vec<String> 
         LayerName::Hardening => Vec::new(),
         LayerName::Boot => boot::note(snapshot).into_iter().collect(),
         LayerName::Watchdog => watchdog::notes(node, snapshot),
+        LayerName::K3s => k3s::notes(node, snapshot),
+        LayerName::Longhorn => longhorn::notes(node, snapshot),
     }
 }

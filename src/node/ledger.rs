@@ -28,11 +28,21 @@ pub enum LayerName {
     Boot,
     /// Hardware watchdog, panics, reboot budget and safe mode.
     Watchdog,
+    /// k3s, and what brings it back after a power cut.
+    K3s,
+    /// What Longhorn wants of a node.
+    Longhorn,
 }
 
 impl LayerName {
     /// All layers in sequence.
-    pub const ALL: [LayerName; 3] = [LayerName::Hardening, LayerName::Boot, LayerName::Watchdog];
+    pub const ALL: [LayerName; 5] = [
+        LayerName::Hardening,
+        LayerName::Boot,
+        LayerName::Watchdog,
+        LayerName::K3s,
+        LayerName::Longhorn,
+    ];
 
     /// The name that `--only`, `--skip` and the ledger use.
     pub fn as_str(self) -> &'static str {
@@ -40,6 +50,8 @@ impl LayerName {
             LayerName::Hardening => "hardening",
             LayerName::Boot => "boot",
             LayerName::Watchdog => "watchdog",
+            LayerName::K3s => "k3s",
+            LayerName::Longhorn => "longhorn",
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What single settings cannot tell: nodes that collide, settings that contradict each other.
 
 mod cluster;
+mod k3s;
 mod node;
 mod watchdog;
 
@@ -44,6 +45,7 @@ pub(crate) fn check(
         node::sysctls(&node, problems);
         node::boot(&node, problems);
         watchdog::check(&node, problems);
+        k3s::check(&node, nodes.len() > 1, problems);
     }
 }
 
