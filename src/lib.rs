@@ -5,6 +5,7 @@
 //! plan → layer → resource → (inventory, node). `ssh` knows nothing above it.
 
 pub mod apply;
+pub mod artifact;
 pub mod cli;
 pub mod doctor;
 pub mod fleet;

@@ -1,17 +1,19 @@
 //! Carries a plan out. The only part that can write to a node.
 
+mod cluster;
+mod k3s;
 mod lease;
 mod reboot;
 pub mod script;
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
 use crate::fleet::{self, NodeError, Reached, last_lines, nonce};
-use crate::inventory::{Inventory, Node};
+use crate::inventory::{Inventory, Node, NodeName};
 use crate::layer;
 use crate::node::ledger::{LayerName, Ledger};
 use crate::node::probe::Questions;
@@ -20,8 +22,10 @@ use crate::plan::{self, NodePlan, Snapshots, Step};
 use crate::report::{Event, Events};
 use crate::resource::change::Phase;
 use crate::ssh::{self, ErrorClass, Method, Prompt, Session, Status};
+use cluster::Secrets;
 use script::{Guard, Holder};
 
+pub use cluster::{Assets, Cluster, Seed, Standing};
 pub use lease::Claim;
 pub use reboot::Reboots;
 
@@ -43,13 +47,15 @@ pub struct Run {
     /// The layers in question.
     pub layers: BTreeSet<LayerName>,
     /// All nodes as they were when the plan was made.
-    pub snapshots: Arc<Snapshots>,
+    pub snapshots: Mutex<Snapshots>,
     /// Whether nodes may be rebooted.
     pub may_reboot: bool,
     /// This run's claim on its nodes.
     pub claim: Claim,
     /// Who reboots when.
     pub reboots: Reboots,
+    /// Who joins when, and whom.
+    pub cluster: Cluster,
     /// Where to report.
     pub events: Events,
     /// True when the user asked to stop.
@@ -71,6 +77,7 @@ impl Run {
             let _ = reached.session.run(&release, Duration::from_secs(30)).await;
         }
         self.reboots.done(&node);
+        self.cluster.over(&node);
         reached.session.close().await;
         result?;
         self.events.send(Event::Converged {
@@ -88,7 +95,8 @@ impl Run {
             return Err(NodeError::Refused(format!("{refusal} ({})", refusal.hint)));
         }
         let mut ledger = plan.ledger.clone();
-        for step in plan.steps() {
+        let steps = plan.steps();
+        for step in steps.iter().filter(|step| !step.phase.is_of_the_cluster()) {
             self.go_on()?;
             let guard = (step.phase == Phase::Guarded).then(|| self.guard(&reached.node));
             if guard.is_some() {
@@ -101,7 +109,7 @@ impl Run {
                 step: step.phase.as_str(),
                 changes,
             });
-            ledger = self.step(reached, &step, &ledger, guard.as_ref()).await?;
+            ledger = self.step(reached, step, &ledger, guard.as_ref(), &Secrets::new()).await?;
             if guard.is_some() {
                 self.prove_new_login(reached).await?;
             }
@@ -124,6 +132,9 @@ impl Run {
                 });
             }
         }
+        // Nobody waits for this node's reboot any more: the servers may go on, and others join them.
+        self.reboots.done(&reached.node.name);
+        self.join(reached, plan, &mut ledger).await?;
         self.verify(reached).await
     }
 
@@ -153,11 +164,13 @@ impl Run {
         step: &Step<'_>,
         ledger: &Ledger,
         guard: Option<&Guard>,
+        secrets: &Secrets,
     ) -> Result<Ledger, NodeError> {
         let (text, left) = script::step(
             step,
             ledger,
             guard,
+            secrets,
             &self.claim.on(&reached.snapshot),
             &nonce()?,
         );
@@ -233,6 +246,10 @@ impl Run {
     async fn verify(&self, reached: &mut Reached) -> Result<(), NodeError> {
         let questions = layer::questions(&self.inventory, &reached.node, &self.layers);
         reached.snapshot = fleet::probe(&reached.session, &questions).await?;
+        self.saw(&reached.node.name, reached.snapshot.clone());
+        if self.layers.contains(&LayerName::K3s) && self.goal == Goal::Converge {
+            self.look_at_cluster_again(&reached.node.name).await?;
+        }
         let again = self.plan_again(&reached.node, &reached.snapshot);
         let mut differing: Vec<String> = again
             .changes
@@ -266,10 +283,19 @@ impl Run {
         Ok(())
     }
 
+    fn seen(&self) -> MutexGuard<'_, Snapshots> {
+        self.snapshots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A node as it is now.
+    fn saw(&self, node: &NodeName, snapshot: Snapshot) {
+        self.seen().insert(node.clone(), snapshot);
+    }
+
     fn plan_again(&self, node: &Node, snapshot: &Snapshot) -> NodePlan {
         match self.goal {
             Goal::Converge => {
-                let mut snapshots = (*self.snapshots).clone();
+                let mut snapshots = self.seen().clone();
                 snapshots.insert(node.name.clone(), snapshot.clone());
                 plan::plan(&self.inventory, node, &snapshots, &self.layers)
             }

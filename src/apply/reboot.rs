@@ -73,6 +73,7 @@ impl Run {
         let node = reached.node.name.clone();
         let _turn = self.turn(reached).await?;
         self.go_on()?;
+        let drained = self.out_of_service(reached).await?;
         self.events.send(Event::Rebooting {
             node: node.to_string(),
             reason: reason.to_owned(),
@@ -142,6 +143,9 @@ impl Run {
             (Outcome::Back, None) => {}
         }
         self.in_effect(reached, plan)?;
+        if drained {
+            self.in_service(reached).await?;
+        }
         self.reboots.failed.send_replace(None);
         Ok(())
     }

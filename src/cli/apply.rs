@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{IsTerminal, Write};
 use std::num::NonZeroUsize;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use clap::Args;
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::cluster;
 use super::exit::Exit;
 use super::fleet::{
     ask, block_on, failures, failures_json, layers, observe, state_folder, watched,
@@ -21,6 +22,7 @@ use super::plan::show;
 use crate::apply::{Claim, Goal, Reboots, Run};
 use crate::fleet::{NodeError, Outcomes, Reached, nonce};
 use crate::inventory::{Node, NodeName, Role};
+use crate::layer;
 use crate::node::boot::Trial;
 use crate::node::ledger::LayerName;
 use crate::plan::{self, NodePlan, Snapshots, json};
@@ -154,11 +156,14 @@ async fn work(asked: Work<'_>, claim: Claim, log: Log) -> Result<Exit, Failure> 
         options,
     } = asked;
     let mut log = Some(log);
-    let mut outcomes = observe(&loaded, &nodes, &layers, parallel, options, &mut log).await?;
+    // The server that others join is looked at in any case, and changed only if it was chosen.
+    let consulted = layer::k3s::consulted(&loaded.inventory, &nodes).filter(|_| goal == Goal::Converge);
+    let looked_at: Vec<Node> = nodes.iter().chain(consulted).cloned().collect();
+    let mut outcomes = observe(&loaded, &looked_at, &layers, parallel, options, &mut log).await?;
     if settle(&mut outcomes, &claim, options, &mut log).await {
         // The nodes are not what they were; their plan starts from what is there now.
         close(outcomes).await;
-        outcomes = observe(&loaded, &nodes, &layers, parallel, options, &mut log).await?;
+        outcomes = observe(&loaded, &looked_at, &layers, parallel, options, &mut log).await?;
     }
     let snapshots: Snapshots = outcomes
         .iter()
@@ -187,6 +192,12 @@ async fn work(asked: Work<'_>, claim: Claim, log: Log) -> Result<Exit, Failure> 
         ask(|| confirmed("Apply these changes?")).await??;
     }
 
+    let assets = cluster::fetch(&loaded.inventory, &snapshots, &plans, options, &mut log).await?;
+    let cluster = cluster::agreed(&loaded.inventory, &snapshots, &outcomes, &plans, assets);
+    if let Some(consulted) = consulted {
+        close(outcomes.remove(&consulted.name).into_iter().collect()).await;
+    }
+
     let workers = |plan: &&NodePlan| {
         let role = loaded
             .inventory
@@ -208,10 +219,11 @@ async fn work(asked: Work<'_>, claim: Claim, log: Log) -> Result<Exit, Failure> 
             inventory: loaded.inventory.clone(),
             goal,
             layers,
-            snapshots: Arc::new(snapshots),
+            snapshots: Mutex::new(snapshots),
             may_reboot: !writing.no_reboot,
             claim,
             reboots,
+            cluster,
             events,
             stop: stopped,
         });
@@ -347,6 +359,7 @@ async fn converge(
             continue;
         };
         run.reboots.done(&name);
+        run.cluster.over(&name);
         if let Err(error) = &result {
             run.events.send(Event::Failed {
                 node: name.to_string(),

@@ -2,6 +2,7 @@
 
 mod apply;
 mod check;
+mod cluster;
 mod doctor;
 mod exit;
 mod fleet;

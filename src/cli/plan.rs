@@ -8,6 +8,7 @@ use super::fleet::{about, block_on, failures, failures_json, layers, observe};
 use super::load::load;
 use super::options::{Layers, Nodes, Options, Output};
 use super::output::{Failure, print, print_json};
+use crate::layer;
 use crate::plan::text::{Shown, summary};
 use crate::plan::{self, NodePlan, Snapshots, json};
 
@@ -28,7 +29,9 @@ pub(super) fn run(plan: &Plan, options: &Options) -> Result<Exit, Failure> {
     let nodes = loaded.select(&plan.nodes)?;
     let parallel = plan.nodes.parallel.at_once;
     block_on(async {
-        let outcomes = observe(&loaded, &nodes, &layers, parallel, options, &mut None).await?;
+        let consulted = layer::k3s::consulted(&loaded.inventory, &nodes);
+        let looked_at: Vec<_> = nodes.iter().chain(consulted).cloned().collect();
+        let outcomes = observe(&loaded, &looked_at, &layers, parallel, options, &mut None).await?;
         let snapshots: Snapshots = outcomes
             .iter()
             .filter_map(|(name, reached)| {

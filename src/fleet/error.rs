@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 
+use crate::inventory::SecretError;
 use crate::node::reply::ReplyError;
 use crate::ssh::{ConnectError, ErrorClass, ExecError, Status};
 
@@ -131,6 +132,46 @@ pub enum NodeError {
     /// It is not its turn: an earlier reboot went wrong.
     #[error("not rebooted, because the reboot of {0} went wrong")]
     RebootsStopped(String),
+    /// k3s does not start on this kernel.
+    #[error("the kernel has no memory controller, and k3s does not start without it")]
+    NoMemoryCgroup,
+    /// k3s, or what it runs, did not come up.
+    #[error("{what}{}", after(said))]
+    NotUp {
+        /// What did not.
+        what: String,
+        /// The last lines of its journal.
+        said: String,
+    },
+    /// The server knows the node's name with another password.
+    #[error("the server refuses this node: it knows one of this name with another password")]
+    PasswordRejected,
+    /// The server that this node joins is not up.
+    #[error("not joined, because {0} is not up")]
+    NoServer(String),
+    /// The server that this node belongs to cannot be asked.
+    #[error("cannot log in to {server}, the server of this node's cluster")]
+    ServerUnreachable {
+        /// The server.
+        server: String,
+        /// Why.
+        #[source]
+        source: ConnectError,
+    },
+    /// The node's pods did not leave it.
+    #[error("its pods did not leave, and it takes new ones again")]
+    NotDrained {
+        /// What kubectl said.
+        #[source]
+        source: Box<NodeError>,
+    },
+    /// A secret of the inventory is not to be had.
+    #[error("a token of the inventory is not to be had")]
+    Secret {
+        /// Why.
+        #[source]
+        source: SecretError,
+    },
     /// What was applied did not hold.
     #[error("after applying, these still differ: {0}")]
     NotConverged(String),
@@ -175,6 +216,13 @@ impl NodeError {
             | NodeError::Refused(_)
             | NodeError::RebootsStopped(_)
             | NodeError::RunTimeout { .. }
+            | NodeError::NoMemoryCgroup
+            | NodeError::NotUp { .. }
+            | NodeError::PasswordRejected
+            | NodeError::NoServer(_)
+            | NodeError::ServerUnreachable { .. }
+            | NodeError::NotDrained { .. }
+            | NodeError::Secret { .. }
             | NodeError::NotConverged(_) => Class::Failed,
         }
     }
@@ -212,6 +260,23 @@ impl NodeError {
             NodeError::BootUnsafe { .. } => "put that right, then apply again",
             NodeError::BootBroken { .. } => {
                 "put one of these copies in its place before the node reboots"
+            }
+            NodeError::NoMemoryCgroup => {
+                "let the node reboot onto its new command line (without --no-reboot), or leave boot.memory_cgroup on"
+            }
+            NodeError::NotUp { .. } => {
+                "look at it on the node: `sudo systemctl status k3s k3s-agent`, `sudo journalctl -u k3s -u k3s-agent`; then \
+                 apply again"
+            }
+            NodeError::PasswordRejected => {
+                "if the node was flashed anew, apply again: its old object is removed first; else another machine has its \
+                 name"
+            }
+            NodeError::NoServer(_) | NodeError::ServerUnreachable { .. } => {
+                "put that server right, then apply again"
+            }
+            NodeError::NotDrained { .. } => {
+                "`kubectl get pods -A -o wide` shows what stayed; move it, or give it longer (k3s.drain_timeout)"
             }
             NodeError::RebootsStopped(_) => "put that node right, then apply again",
             NodeError::NotConverged(_) => {

@@ -3,7 +3,7 @@
 
 mod boot;
 pub mod hardening;
-mod k3s;
+pub mod k3s;
 mod longhorn;
 mod template;
 mod watchdog;
@@ -20,7 +20,7 @@ use crate::resource::change::Refusal;
 
 /// What has to be asked of a node so that these layers can say what they want: it depends on the inventory alone.
 pub fn questions(inventory: &Inventory, node: &Node, layers: &BTreeSet<LayerName>) -> Questions {
-    let mut questions = Questions::default();
+    let mut questions = k3s::standing(node);
     for layer in layers {
         questions.extend(match layer {
             LayerName::Hardening => hardening::questions(inventory, node),

@@ -108,11 +108,11 @@ pub struct Facts {
     pub apt: bool,
     /// Whether cloud-init is installed.
     pub cloud_init: bool,
-    /// Its addresses beyond the link. Asked of strangers only, as all that follows.
+    /// Its addresses beyond the link.
     pub addresses: Vec<InterfaceAddress>,
     /// The interface that leads to everywhere else.
     pub default_interface: Option<String>,
-    /// Whether it is a virtual machine.
+    /// Whether it is a virtual machine. Asked of strangers only, as all that follows.
     pub virtual_machine: bool,
     /// Whether it is Raspberry Pi OS, which calls itself Debian.
     pub raspberry_pi_os: bool,

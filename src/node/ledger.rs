@@ -113,12 +113,20 @@ pub enum Kind {
     BootTokenRemoved,
     /// selfheal's part of config.txt.
     BootConfig,
+    /// A file of a release of k3s.
+    Asset,
+    /// A file that holds a token.
+    Secret,
+    /// The object of a node that was flashed anew; never in a ledger.
+    StaleNode,
+    /// A node's object in Kubernetes, which says itself what of it is selfheal's; never in a ledger.
+    NodeObject,
     /// What a node showed once and does not show again after it was acted upon.
     Evidence,
 }
 
 impl Kind {
-    const ALL: [(Kind, &str); 16] = [
+    const ALL: [(Kind, &str); 20] = [
         (Kind::File, "file"),
         (Kind::Directory, "directory"),
         (Kind::Edit, "edit"),
@@ -134,6 +142,10 @@ impl Kind {
         (Kind::BootToken, "boot-token"),
         (Kind::BootTokenRemoved, "boot-token-removed"),
         (Kind::BootConfig, "boot-config"),
+        (Kind::Asset, "asset"),
+        (Kind::Secret, "secret"),
+        (Kind::StaleNode, "stale-node"),
+        (Kind::NodeObject, "node-object"),
         (Kind::Evidence, "evidence"),
     ];
 

@@ -3,6 +3,7 @@
 //! Pure. [`probe`] turns questions into one script, [`reply`] takes the answer apart, [`snapshot`] is the result.
 
 pub mod boot;
+pub mod cluster;
 pub mod facts;
 pub mod ledger;
 pub mod probe;

@@ -24,6 +24,14 @@ pub struct Questions {
     pub modules: BTreeSet<String>,
     /// Users whose home and `authorized_keys` are wanted.
     pub users: BTreeSet<String>,
+    /// Files whose content must not leave the node: existence, mode, owner, hash.
+    pub secrets: BTreeSet<Utf8PathBuf>,
+    /// Whether the version of k3s is asked.
+    pub k3s: bool,
+    /// Whether the API server on this node is asked for the cluster's nodes.
+    pub cluster: bool,
+    /// Whether its addresses and the way out are asked.
+    pub network: bool,
     /// Whether `sshd -T` is asked.
     pub sshd: bool,
     /// Whether systemd's own settings are asked.
@@ -41,6 +49,10 @@ impl Questions {
         self.sysctls.extend(other.sysctls);
         self.modules.extend(other.modules);
         self.users.extend(other.users);
+        self.secrets.extend(other.secrets);
+        self.k3s |= other.k3s;
+        self.cluster |= other.cluster;
+        self.network |= other.network;
         self.sshd |= other.sshd;
         self.manager |= other.manager;
         self.stranger |= other.stranger;
@@ -66,14 +78,19 @@ impl Questions {
             .for_each(|user| call("authorized_keys", user));
         self.sysctls.iter().for_each(|key| call("sysctl_key", key));
         self.modules.iter().for_each(|name| call("module", name));
-        if self.sshd {
-            calls.push_str("sshd_effective\n");
-        }
-        if self.manager {
-            calls.push_str("manager\n");
-        }
-        if self.stranger {
-            calls.push_str("stranger\n");
+        self.secrets
+            .iter()
+            .for_each(|path| call("secret", path.as_str()));
+        let asked = [
+            (self.sshd, "sshd_effective\n"),
+            (self.manager, "manager\n"),
+            (self.stranger, "stranger\n"),
+            (self.network || self.stranger, "network\n"),
+            (self.k3s, "k3s_version\n"),
+            (self.cluster, "cluster_nodes\n"),
+        ];
+        for (_, function) in asked.into_iter().filter(|(asked, _)| *asked) {
+            calls.push_str(function);
         }
         let list = |names: &BTreeSet<String>| {
             names

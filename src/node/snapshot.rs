@@ -7,6 +7,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 
 use super::facts::Facts;
 use super::ledger::Ledger;
+use super::cluster::{self, NodeObject};
 use super::reply::{self, Frame, ReplyError};
 
 /// What a file's content is known by.
@@ -96,6 +97,17 @@ pub struct Lease {
     pub holder: String,
 }
 
+/// A file whose content stays on the node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecretFile {
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner's name.
+    pub owner: String,
+    /// The sha256 of the content, without the newline at its end.
+    pub sha256: String,
+}
+
 /// A reboot that had to be forced, as the node noted it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ForcedDown {
@@ -132,9 +144,14 @@ pub struct Snapshot {
     pub forced_down: Option<ForcedDown>,
     /// What selfheal's state folder holds, by name.
     pub state: BTreeSet<String>,
+    /// `v1.36.3+k3s1`, where k3s is.
+    pub k3s_version: Option<String>,
+    /// The cluster's nodes, if an API server runs here and answers.
+    pub cluster: Option<Vec<NodeObject>>,
     /// `sshd -T`, keywords in lower case; several lines of one keyword are all there.
     pub sshd: BTreeMap<String, Vec<String>>,
     files: BTreeMap<Utf8PathBuf, FileState>,
+    secrets: BTreeMap<Utf8PathBuf, SecretFile>,
     units: BTreeMap<String, UnitState>,
     packages: BTreeMap<String, PackageState>,
     sysctls: BTreeMap<String, String>,
@@ -176,6 +193,17 @@ impl Snapshot {
                 self.homes
                     .insert(frame.argument.to_owned(), text().trim().into());
             }
+            "secret" => {
+                if let Some(secret) = secret(&text()) {
+                    self.secrets.insert(frame.argument.into(), secret);
+                }
+            }
+            "k3s-version" => {
+                let text = text();
+                let mut words = text.split_whitespace();
+                self.k3s_version = words.find(|word| word.contains("+k3s")).map(str::to_owned);
+            }
+            "cluster-nodes" => self.cluster = cluster::nodes(frame.content),
             "units" => text().split("\n\n").for_each(|block| self.take_unit(block)),
             "packages" => text().lines().for_each(|line| self.take_package(line)),
             "sshd" => {
@@ -279,6 +307,11 @@ impl Snapshot {
         }
     }
 
+    /// What is known of the secret at `path`, if it is there.
+    pub fn secret(&self, path: &Utf8Path) -> Option<&SecretFile> {
+        self.secrets.get(path)
+    }
+
     /// A unit's state; one that was not asked about or does not exist is not loaded.
     pub fn unit(&self, name: &str) -> UnitState {
         self.units.get(name).cloned().unwrap_or_default()
@@ -328,6 +361,16 @@ fn file_state(content: &[u8]) -> FileState {
         ["special"] => FileState::Special,
         _ => FileState::Absent,
     }
+}
+
+/// `MODE OWNER SHA256`
+fn secret(text: &str) -> Option<SecretFile> {
+    let mut words = text.split_whitespace();
+    Some(SecretFile {
+        mode: u32::from_str_radix(words.next()?, 8).ok()?,
+        owner: words.next()?.to_owned(),
+        sha256: words.next()?.to_owned(),
+    })
 }
 
 /// `TOKEN EXPIRES HOLDER…`

@@ -6,6 +6,8 @@ use std::fmt;
 use camino::Utf8PathBuf;
 use serde::{Serialize, Serializer};
 
+use super::k3s::{WantedAsset, WantedSecret};
+use super::node_object::ObjectEdit;
 use crate::node::ledger::{Entry, Id, LayerName};
 
 /// What must be at a path before it is written: a plan gone stale stops here.
@@ -85,6 +87,18 @@ pub enum Action {
     Stop(String),
     /// Sets the host name, now and for the next boot.
     SetHostname(String),
+    /// Puts a file of a release in the place of the one that is there, which is kept beside it.
+    InstallAsset(WantedAsset),
+    /// Removes a file of a release or a token, and what was kept beside it.
+    Discard(Utf8PathBuf),
+    /// Writes a token into a file, for root only.
+    PutSecret(WantedSecret),
+    /// Takes the rights of others from a file with a token.
+    CloseSecret(Utf8PathBuf),
+    /// Removes the object of a node that was flashed anew, through a server.
+    ForgetNode(String),
+    /// Changes a node's object, through a server.
+    EditNodeObject(ObjectEdit),
     /// Takes all swap out of use.
     SwapOff,
     /// Takes the configured swap into use again.
@@ -192,16 +206,29 @@ pub enum Phase {
     Removals,
     /// The boot partition.
     Boot,
+    /// k3s: after the reboot, without which it may not start.
+    Cluster,
+    /// The node's object in Kubernetes, once the node is a part of the cluster.
+    Registration,
+}
+
+impl Phase {
+    /// Whether it comes after the reboot, in step with the other nodes.
+    pub fn is_of_the_cluster(self) -> bool {
+        matches!(self, Phase::Cluster | Phase::Registration)
+    }
 }
 
 impl Phase {
     /// All phases in sequence.
-    pub const ALL: [Phase; 5] = [
+    pub const ALL: [Phase; 7] = [
         Phase::Packages,
         Phase::Settings,
         Phase::Guarded,
         Phase::Removals,
         Phase::Boot,
+        Phase::Cluster,
+        Phase::Registration,
     ];
 
     /// The phase's name for people.
@@ -212,6 +239,8 @@ impl Phase {
             Phase::Guarded => "guarded settings",
             Phase::Removals => "removals",
             Phase::Boot => "boot files",
+            Phase::Cluster => "k3s",
+            Phase::Registration => "labels and taints",
         }
     }
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use camino::Utf8Path;
 
 use super::change::{Action, Change, Effect, Expect, FileWrite, Phase, Refusal, Verb, View};
-use super::{Resource, Wanted, consequence};
-use crate::node::ledger::{Before, Entry, Id};
+use super::{Resource, Wanted, consequence, k3s, node_object};
+use crate::node::ledger::{Before, Entry, Id, LayerName};
 use crate::node::sha256;
 use crate::node::snapshot::{Content, FileState, RegularFile, Snapshot};
 
@@ -16,6 +16,16 @@ use crate::node::snapshot::{Content, FileState, RegularFile, Snapshot};
 /// # Errors
 /// A [`Refusal`] when it must not or cannot be done on this node.
 pub fn compare(resource: &Resource, snapshot: &Snapshot) -> Result<Option<Change>, Refusal> {
+    let mut change = compare_kind(resource, snapshot)?;
+    if let Some(change) = &mut change
+        && (change.layer, change.phase) == (LayerName::K3s, Phase::Settings)
+    {
+        change.phase = Phase::Cluster;
+    }
+    Ok(change)
+}
+
+fn compare_kind(resource: &Resource, snapshot: &Snapshot) -> Result<Option<Change>, Refusal> {
     let value = |verb, before: &str, after: &str, actions, undo| {
         Ok(Some(simple(resource, verb, before, after, actions, undo)))
     };
@@ -142,6 +152,10 @@ pub fn compare(resource: &Resource, snapshot: &Snapshot) -> Result<Option<Change
         Wanted::BootTokens { edit, try_first } => {
             super::boot::compare(resource.layer, edit, *try_first, snapshot)
         }
+        Wanted::Asset(wanted) => Ok(k3s::asset(resource, wanted)),
+        Wanted::Secret(wanted) => Ok(k3s::secret(resource, wanted, snapshot)),
+        Wanted::NoStaleNode(name) => Ok(Some(k3s::stale_node(resource, name))),
+        Wanted::NodeObject(wanted) => Ok(node_object::compare(resource.layer, wanted)),
         Wanted::BootConfig(lines) => super::boot_config::compare(resource.layer, lines, snapshot),
         Wanted::Directory(_)
         | Wanted::Package(_)

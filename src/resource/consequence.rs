@@ -9,10 +9,30 @@ use super::change::Effect;
 /// The unit that loads selfheal's firewall.
 pub const FIREWALL_UNIT: &str = "selfheal-firewall.service";
 
+/// k3s as a server and as an agent.
+pub const K3S_UNITS: [&str; 2] = ["k3s.service", "k3s-agent.service"];
+
+/// Whether k3s reads the file at `path` only when it starts. What is in its drop-ins is for its next start.
+fn is_k3s(path: &str) -> bool {
+    path.starts_with("/etc/rancher/k3s/")
+        || path.starts_with("/var/lib/rancher/k3s/agent/etc/kubelet.conf.d/")
+        || path == "/usr/local/bin/k3s"
+}
+
 /// What has to follow a change of the file at `path` for it to take effect.
 pub fn effects(path: &Utf8Path) -> BTreeSet<Effect> {
     let effect = match path.as_str() {
         path if path.starts_with("/etc/ssh/") => Effect::Reload("ssh.service".into()),
+        path if is_k3s(path) => {
+            return K3S_UNITS.map(|unit| Effect::Restart(unit.into())).into();
+        }
+        "/etc/systemd/system/k3s.service" | "/etc/systemd/system/k3s-agent.service" => {
+            let unit = path.file_name().unwrap_or_default().to_owned();
+            return BTreeSet::from([Effect::DaemonReload, Effect::Restart(unit)]);
+        }
+        path if path.starts_with("/etc/systemd/logind.conf.d/") => {
+            Effect::Restart("systemd-logind.service".into())
+        }
         path if path.starts_with("/etc/systemd/system/") => Effect::DaemonReload,
         path if path.starts_with("/etc/systemd/system.conf.d/") => Effect::DaemonReexec,
         path if path.starts_with("/etc/systemd/journald.conf.d/") => {

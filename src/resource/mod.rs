@@ -8,17 +8,21 @@ mod compare;
 pub mod config_edit;
 mod consequence;
 pub mod edit;
+pub mod k3s;
+pub mod node_object;
 mod undo;
 
 use std::time::Duration;
 
 use camino::Utf8PathBuf;
 
+use self::k3s::{WantedAsset, WantedSecret};
+use self::node_object::WantedObject;
 use crate::node::boot::{ConfigLine, Edit};
 use crate::node::ledger::{Id, Kind, LayerName};
 
 pub use compare::compare;
-pub use consequence::FIREWALL_UNIT;
+pub use consequence::{FIREWALL_UNIT, K3S_UNITS};
 pub use undo::undo;
 
 /// A thing that a layer wants of a node.
@@ -85,6 +89,14 @@ pub enum Wanted {
     },
     /// Lines in config.txt.
     BootConfig(Vec<ConfigLine>),
+    /// A file of a release of k3s.
+    Asset(WantedAsset),
+    /// A file that holds a token.
+    Secret(WantedSecret),
+    /// The object of this node from before it was flashed anew, gone from the cluster.
+    NoStaleNode(String),
+    /// The node's object in Kubernetes.
+    NodeObject(WantedObject),
     /// Something the node showed, to be remembered: by its name, what it said.
     Evidence(String, String),
 }
@@ -113,6 +125,10 @@ impl Resource {
             Wanted::NoSwap => Id::new(Kind::Swap, "swap"),
             Wanted::BootTokens { .. } => Id::new(Kind::CommandLine, "command line"),
             Wanted::Evidence(name, _) => Id::new(Kind::Evidence, name),
+            Wanted::Asset(asset) => asset.id(),
+            Wanted::Secret(secret) => Id::new(Kind::Secret, secret.path.as_str()),
+            Wanted::NoStaleNode(name) => Id::new(Kind::StaleNode, name),
+            Wanted::NodeObject(object) => Id::new(Kind::NodeObject, &object.name),
             Wanted::BootConfig(_) => Id::new(Kind::BootConfig, "config.txt"),
         }
     }

@@ -99,6 +99,12 @@ pub fn undo(id: &Id, entry: &Entry, snapshot: &Snapshot) -> Result<Change, Refus
             previous,
             vec![Action::SetHostname(previous.clone())],
         ),
+        (Kind::Asset, _) => value("there", "gone", vec![Action::Discard(id.name.clone().into())]),
+        (Kind::Secret, _) => value(
+            "a secret token",
+            "gone",
+            vec![Action::Discard(id.name.clone().into())],
+        ),
         (Kind::Evidence, Before::Value(said)) => value(said, "forgotten", Vec::new()),
         (Kind::Swap, _) => value("off", "as configured", vec![Action::SwapOn]),
         // Packages and loaded modules stay; a value that was never recorded cannot come back.

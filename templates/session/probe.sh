@@ -69,6 +69,7 @@ owned() { # what selfheal owns on this node is looked at too, wanted or not
 		unit) units="$units $owned_key" ;;
 		hold | package) packages="$packages $owned_key" ;;
 		sysctl) sysctl_key "$owned_key" ;;
+		secret) secret "$owned_key" ;;
 		esac
 	done </var/lib/selfheal/ledger
 }
@@ -133,9 +134,35 @@ resets() {
 	return 0
 }
 
-stranger() { # what `selfheal init` wants to know besides, of a machine that it sees for the first time
+network() { # where the node is reached, and the interface that leads to everywhere else
 	frame 'fact addresses' && ip -o addr show scope global 2>/dev/null
 	frame 'fact default-route' && ip -o -4 route show default 2>/dev/null
+	return 0
+}
+
+# PATH: of a secret only what it takes to compare it: mode, owner, and the hash of it without the newline at its end
+secret() {
+	frame "secret $1"
+	[ -f "$1" ] && [ ! -L "$1" ] || return 0
+	secret_hash=$(printf '%s' "$(cat -- "$1")" | sha256sum)
+	printf '%s %s' "$(stat -c '%a %U' -- "$1")" "${secret_hash%% *}"
+}
+
+k3s_version() {
+	frame k3s-version
+	[ -x /usr/local/bin/k3s ] && timeout 20 /usr/local/bin/k3s --version 2>/dev/null
+	return 0
+}
+
+cluster_nodes() { # nothing where no API server runs here, or does not answer
+	frame cluster-nodes
+	timeout 5 systemctl is-active --quiet k3s.service || return 0
+	timeout 20 /usr/local/bin/k3s kubectl --kubeconfig /etc/rancher/k3s/k3s.yaml --request-timeout=15s \
+		get nodes -o json 2>/dev/null
+	return 0
+}
+
+stranger() { # what `selfheal init` wants to know besides, of a machine that it sees for the first time
 	frame 'fact virtual-machine' && systemd-detect-virt --vm 2>/dev/null
 	frame 'fact raspberry-pi-os' && [ -e /etc/rpi-issue ] && printf yes
 	return 0

@@ -118,6 +118,40 @@ commit() {
 	staged=
 }
 
+# What was received beside it takes its place; an old one is kept, to go back to.
+install_asset() { # PATH
+	if [ ! -f "$1.selfheal-new" ]; then
+		[ -f "$1" ] || stop $stale "$1 was not received"
+		return 0
+	fi
+	[ ! -f "$1" ] || ln -f -- "$1" "$1.prev" || stop 1 "cannot keep $1"
+	mv -f -- "$1.selfheal-new" "$1" && sync -- "${1%/*}" || stop 1 "cannot put $1 in place"
+}
+
+discard() { # PATH
+	rm -f -- "$1" "$1.prev" "$1.selfheal-new" || stop 1 "cannot remove $1"
+}
+
+put_secret() { # PATH, content on stdin: for root only, from its first byte on
+	[ -d "${1%/*}" ] || mkdir -p -m 0755 -- "${1%/*}" || stop 1 "cannot make ${1%/*}"
+	(umask 077 && cat >"$1.selfheal-new" && printf '\n' >>"$1.selfheal-new") && sync -- "$1.selfheal-new" &&
+		mv -f -- "$1.selfheal-new" "$1" && sync -- "${1%/*}" || stop 1 "cannot write $1"
+}
+
+own_secret() { # PATH: one that is there stays, or a cluster would lose what it is known by
+	if [ -s "$1" ]; then
+		close_secret "$1"
+		return 0
+	fi
+	own_word=$(od -An -tx1 -N32 /dev/urandom | tr -d ' \n')
+	[ ${#own_word} -eq 64 ] || stop 1 "the node has no random numbers to give"
+	printf '%s' "$own_word" | put_secret "$1" || exit 1
+}
+
+close_secret() { # PATH
+	chown root:root -- "$1" && chmod 0600 -- "$1" || stop 1 "cannot close $1 to others"
+}
+
 remove() { # PATH
 	rm -f -- "$1" "$1.selfheal-new" || stop 1 "cannot remove $1"
 }
@@ -230,6 +264,54 @@ reexec() {
 		[ "$reexec_tries" -lt 60 ] || stop 1 "systemd does not answer after systemctl daemon-reexec"
 		sleep 1
 	done
+}
+
+# k3s takes as long to start as it takes (domain.md §4.1), so nobody waits for it here.
+start_k3s() { # UNIT
+	attempt "systemctl start $1" 60 systemctl --no-block start "$1"
+}
+
+restart_k3s() { # UNIT: one that tries to start is restarted too
+	case $(timeout 30 systemctl show --property=ActiveState --value -- "$1" </dev/null 2>/dev/null 9>&-) in
+	active | activating | reloading) attempt "systemctl restart $1" 60 systemctl --no-block restart "$1" ;;
+	esac
+}
+
+# Pods outlive k3s; a node that leaves its cluster ends them: their processes, then what they have mounted. Nothing below
+# a mount is ever deleted.
+end_pods() {
+	for end_try in 1 2 3; do
+		end_processes=$(pod_processes)
+		[ -n "$end_processes" ] || break
+		# shellcheck disable=SC2086  # numbers
+		kill -KILL $end_processes 2>/dev/null
+		sleep 1
+	done
+	[ -z "$(pod_processes)" ] || stop 1 "pods do not end: $(pod_processes | tr '\n' ' ')"
+	for end_try in 1 2 3; do # mounts upon mounts
+		awk '$5 ~ "^/(run/k3s|run/netns/cni-|var/lib/kubelet/(pods|plugins))" { print $5 }' /proc/self/mountinfo |
+			sort -r | while read -r end_mount; do
+			timeout 30 umount -- "$(printf '%b' "$end_mount")" </dev/null 2>/dev/null 9>&-
+		done
+	done
+	for end_link in cni0 flannel.1 flannel-v6.1 flannel-wg; do
+		[ ! -e "/sys/class/net/$end_link" ] || timeout 30 ip link delete "$end_link" </dev/null 2>/dev/null 9>&-
+	done
+	return 0
+}
+
+# The shims of k3s's containerd, and all that they have started.
+pod_processes() {
+	ps -e -o pid= -o ppid= -o args= | awk '
+		{ parent[$1] = $2 }
+		$3 ~ "^/var/lib/rancher/k3s/data/[^/]+/bin/containerd-shim" { pod[$1] = 1 }
+		END {
+			do {
+				more = 0
+				for (id in parent) if (!(id in pod) && parent[id] in pod) { pod[id] = 1; more = 1 }
+			} while (more)
+			for (id in pod) print id
+		}'
 }
 
 reload() { # UNIT: only what runs can reload

@@ -4,8 +4,9 @@ use std::fmt::Write;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use secrecy::ExposeSecret;
 
-use super::{Guard, Holder, PENDING_RESTART};
+use super::{Guard, Holder, PENDING_RESTART, Secrets};
 use crate::node::ledger::PATH as LEDGER;
 use crate::node::quote;
 use crate::plan::Step;
@@ -109,6 +110,29 @@ impl Body {
                 let waiting = waiting.as_deref().unwrap_or("-");
                 self.boot("try_boot", &[folder.as_str(), current, waiting], content);
             }
+            _ => {}
+        }
+    }
+
+    /// Tokens never pass through a command's arguments.
+    pub(super) fn put_secret(&mut self, action: &Action, secrets: &Secrets) {
+        match action {
+            Action::PutSecret(wanted) => match secrets.get(&wanted.path) {
+                Some(Some(secret)) => {
+                    let function = format!("put_secret {}", quote(wanted.path.as_str()));
+                    self.here(&function, secret.expose_secret());
+                }
+                _ => self.call("own_secret", &[wanted.path.as_str()]),
+            },
+            Action::CloseSecret(path) => self.call("close_secret", &[path.as_str()]),
+            _ => {}
+        }
+    }
+
+    pub(super) fn put_asset(&mut self, action: &Action) {
+        match action {
+            Action::InstallAsset(wanted) => self.call("install_asset", &[wanted.path.as_str()]),
+            Action::Discard(path) => self.call("discard", &[path.as_str()]),
             _ => {}
         }
     }

@@ -8,7 +8,9 @@ use camino::Utf8Path;
 
 use crate::node::ledger::Ledger;
 use crate::node::quote;
+use super::cluster::Secrets;
 use crate::plan::Step;
+use crate::resource::K3S_UNITS;
 use crate::resource::change::{Action, Effect, TriedLine};
 use body::Body;
 
@@ -69,6 +71,7 @@ pub fn step(
     step: &Step<'_>,
     ledger: &Ledger,
     guard: Option<&Guard>,
+    secrets: &Secrets,
     holder: &Holder,
     nonce: &str,
 ) -> (String, Ledger) {
@@ -124,8 +127,14 @@ pub fn step(
         Action::Stop(unit) => Some(unit),
         _ => None,
     });
+    // A stop of k3s lets its pods live.
+    if actions.iter().any(|action| matches!(action, Action::Stop(unit) if is_k3s(unit))) {
+        body.line("end_pods");
+    }
     actions.iter().for_each(|action| body.make_so(action));
+    actions.iter().for_each(|action| body.put_secret(action, secrets));
     body.line("commit");
+    actions.iter().for_each(|action| body.put_asset(action));
     body.attempt_for("apt-mark hold", &actions, |action| match action {
         Action::Hold(name) => Some(name),
         _ => None,
@@ -154,9 +163,18 @@ pub fn step(
     // A socket cannot start once the service behind it runs.
     for services in [false, true] {
         body.attempt_for("systemctl start", &actions, |action| match action {
+            Action::Start(unit) if is_k3s(unit) => None,
             Action::Start(unit) if unit.ends_with(".service") == services => Some(unit),
             _ => None,
         });
+    }
+    // Nobody knows how long k3s takes to start: the run waits for it outside the step, and looks how it fares.
+    let starts = |unit: &String| actions.iter().any(|it| matches!(it, Action::Start(started) if started == unit));
+    for action in &actions {
+        match action {
+            Action::Start(unit) if is_k3s(unit) => body.call("start_k3s", &[unit]),
+            _ => {}
+        }
     }
     if let Some(guard) = guard {
         body.prove(guard);
@@ -166,6 +184,8 @@ pub fn step(
             Effect::DaemonReload => {}
             Effect::DaemonReexec => body.line("reexec"),
             Effect::Reload(unit) => body.call("reload", &[unit]),
+            Effect::Restart(unit) if starts(unit) => {}
+            Effect::Restart(unit) if is_k3s(unit) => body.call("restart_k3s", &[unit]),
             Effect::Restart(unit) => body.call("restart", &[unit]),
         }
     }
@@ -282,6 +302,10 @@ fn order(action: &Action) -> (u8, usize) {
         _ => 0,
     };
     (step, inner_first)
+}
+
+fn is_k3s(unit: &str) -> bool {
+    K3S_UNITS.contains(&unit)
 }
 
 /// Whether systemd has to read its unit files again: a unit's file or its enablement changes.

@@ -1,0 +1,154 @@
+//! What a run has to know of the cluster before it begins: who joins whom, and which files of k3s's release it takes
+//! along.
+
+use std::collections::BTreeMap;
+
+use camino::Utf8Path;
+
+use super::exit::Exit;
+use super::fleet::{interruptible, watched};
+use super::options::Options;
+use super::output::Failure;
+use crate::apply::{Assets, Cluster, Seed, Standing};
+use crate::artifact::{self, Arch, Artifact, ArtifactError, Patience, Request, Source};
+use crate::fleet::{self, Outcomes, Reached};
+use crate::inventory::{Inventory, K3sArch, K3sSource, Node, NodeName};
+use crate::layer;
+use crate::plan::{NodePlan, Snapshots};
+use crate::report::log::Log;
+use crate::report::{Event, Events};
+use crate::resource::change::Action;
+use crate::resource::k3s::{Asset, WantedAsset};
+
+/// Who joins whom, and which servers have to come up first.
+pub(super) fn agreed(
+    inventory: &Inventory,
+    snapshots: &Snapshots,
+    outcomes: &Outcomes<Reached>,
+    plans: &BTreeMap<NodeName, NodePlan>,
+    assets: Assets,
+) -> Cluster {
+    let reached = |node: &NodeName| outcomes.get(node).and_then(|outcome| outcome.as_ref().ok());
+    let standing = |node: &NodeName| match (reached(node), plans.get(node)) {
+        (None, _) => Standing::Failed,
+        (Some(_), Some(plan)) if !plan.is_empty() => Standing::Coming,
+        (Some(_), _) => Standing::Up,
+    };
+    let servers = inventory.control_planes().filter(|node| node.k3s.install);
+    let servers = servers.filter(|node| outcomes.contains_key(&node.name));
+    let servers = servers.map(|node| (node.name.clone(), standing(&node.name)));
+    let seed = layer::k3s::seed(inventory, snapshots).and_then(|node| {
+        let target = reached(&node.name)?.target.clone();
+        Some(Seed {
+            name: node.name.clone(),
+            target,
+        })
+    });
+    Cluster::new(seed, servers.collect(), assets)
+}
+
+/// Fetches the files of k3s's release that the plans bring to nodes, before anything is changed anywhere.
+pub(super) async fn fetch(
+    inventory: &Inventory,
+    snapshots: &Snapshots,
+    plans: &BTreeMap<NodeName, NodePlan>,
+    options: &Options,
+    log: &mut Option<Log>,
+) -> Result<Assets, Failure> {
+    let mut wanted = Vec::new();
+    for plan in plans.values().filter(|plan| plan.refusals.is_empty()) {
+        let node = inventory.node(plan.node.as_str());
+        for action in plan.changes.iter().flat_map(|change| &change.actions) {
+            if let (Action::InstallAsset(asset), Some((node, snapshot))) =
+                (action, node.zip(snapshots.get(&plan.node)))
+            {
+                wanted.push((node, snapshot.facts.machine.clone(), asset.clone()));
+            }
+        }
+    }
+    let mut assets = Assets::new();
+    if wanted.is_empty() {
+        return Ok(assets);
+    }
+    let cache = artifact::cache_folder().map_err(|error| unfetched(&error))?;
+    let fetching = watched(options, log, async |events: Events| {
+        for (node, machine, asset) in wanted {
+            let artifact = one(node, &machine, &asset, &cache, &events).await?;
+            let assets = assets.entry(node.name.clone()).or_default();
+            assets.push((asset.path, artifact));
+        }
+        Ok(assets)
+    });
+    interruptible(fetching).await?
+}
+
+async fn one(
+    node: &Node,
+    machine: &str,
+    wanted: &WantedAsset,
+    cache: &Utf8Path,
+    events: &Events,
+) -> Result<Artifact, Failure> {
+    let arch = machine.parse::<Arch>().map_err(|error| {
+        Failure::new(Exit::Failed, format!("{}: {error}", node.name))
+            .hint("flash a 64-bit system, or set `install = false` in the node's `[k3s]`")
+    })?;
+    let source = match &node.k3s.source {
+        K3sSource::Releases => Source::Public,
+        K3sSource::Mirror(address) => Source::Mirror(address.clone()),
+        K3sSource::Folder(path) => {
+            let home = fleet::home().map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
+            Source::Folder(path.expand(&home))
+        }
+    };
+    let name = match arch {
+        Arch::Amd64 => K3sArch::Amd64,
+        Arch::Arm64 => K3sArch::Arm64,
+        Arch::Arm => K3sArch::Arm,
+    };
+    let pin = match wanted.asset {
+        Asset::Program => node.k3s.sha256.get(&name),
+        Asset::Images => None,
+    };
+    let pin = pin.and_then(|pin| pin.as_str().parse().ok());
+    let asset = match wanted.asset {
+        Asset::Program => artifact::Asset::Binary(arch),
+        Asset::Images => artifact::Asset::Images(arch),
+    };
+    let request = Request {
+        source: &source,
+        tag: &wanted.version,
+        asset,
+        pin: pin.as_ref(),
+        cache,
+        patience: Patience::default(),
+    };
+    let mut last = None;
+    let mut progress = |done: u64, total: Option<u64>| {
+        let percent = total.map(|total| done.saturating_mul(100) / total.max(1));
+        if last.replace(percent) != Some(percent) {
+            events.send(Event::Downloading {
+                node: node.name.to_string(),
+                file: format!("{} {}", asset.file_name(), wanted.version),
+                done,
+                total,
+            });
+        }
+    };
+    let fetched = artifact::fetch(&request, &mut progress).await;
+    fetched.map_err(|error| unfetched(&error))
+}
+
+fn unfetched(error: &ArtifactError) -> Failure {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    let failure = Failure::new(Exit::Failed, format!("cannot get k3s, and nothing was changed: {text}"));
+    match error.hint() {
+        Some(hint) => failure.hint(hint),
+        None => failure,
+    }
+}
