@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use indicatif::HumanBytes;
 use serde::Serialize;
 use tokio::sync::mpsc;
 
@@ -54,6 +55,17 @@ pub enum Event {
         /// For what.
         what: String,
     },
+    /// A file is on its way to the node.
+    Uploading {
+        /// The node.
+        node: String,
+        /// The file's name.
+        file: String,
+        /// Bytes sent so far.
+        done: u64,
+        /// Bytes in all.
+        total: u64,
+    },
     /// A reboot begins.
     Rebooting {
         /// The node.
@@ -99,6 +111,7 @@ impl Event {
             | Event::StepDone { node, .. }
             | Event::Note { node, .. }
             | Event::Waiting { node, .. }
+            | Event::Uploading { node, .. }
             | Event::Rebooting { node, .. }
             | Event::Rebooted { node, .. }
             | Event::Converged { node, .. }
@@ -142,6 +155,13 @@ impl Event {
             }
             Event::Note { text, .. } => text.clone(),
             Event::Waiting { what, .. } => format!("waiting for {what}"),
+            Event::Uploading {
+                file, done, total, ..
+            } => format!(
+                "uploading {file}: {} of {}",
+                HumanBytes(*done),
+                HumanBytes(*total)
+            ),
             Event::Rebooting { reason, .. } => format!("rebooting: {reason}"),
             Event::Rebooted { took, .. } => {
                 format!("back after {:.1} s, with a new boot_id", took.as_secs_f64())
