@@ -123,7 +123,7 @@ impl Desk {
         self.folder.join("bin/k3s")
     }
 
-    fn new(&self) -> Utf8PathBuf {
+    fn waiting(&self) -> Utf8PathBuf {
         self.folder.join("bin/k3s.selfheal-new")
     }
 
@@ -145,7 +145,7 @@ impl Desk {
     }
 
     fn arrived(&self) -> bool {
-        fs::read(self.new()).is_ok_and(|bytes| bytes == self.bytes)
+        fs::read(self.waiting()).is_ok_and(|bytes| bytes == self.bytes)
     }
 }
 
@@ -157,7 +157,7 @@ async fn a_file_arrives_whole_and_waits_beside_its_place() {
     assert!(desk.arrived());
     assert!(!desk.destination().exists());
     assert_eq!(
-        fs::metadata(desk.new()).unwrap().permissions().mode() & 0o7777,
+        fs::metadata(desk.waiting()).unwrap().permissions().mode() & 0o7777,
         0o755
     );
     assert!(steps.is_sorted() && steps.len() > 100);
@@ -176,15 +176,15 @@ async fn what_is_there_is_not_sent_again() {
     let (desk, session) = (desk(), connect(&target(&node)).await);
     desk.send(&session).await.unwrap();
     // Killed between the last byte and its mode.
-    fs::set_permissions(desk.new(), fs::Permissions::from_mode(0o600)).unwrap();
+    fs::set_permissions(desk.waiting(), fs::Permissions::from_mode(0o600)).unwrap();
     assert_eq!(desk.send(&session).await.unwrap(), [0; 0]);
     assert_eq!(
-        fs::metadata(desk.new()).unwrap().permissions().mode() & 0o7777,
+        fs::metadata(desk.waiting()).unwrap().permissions().mode() & 0o7777,
         0o755
     );
-    fs::rename(desk.new(), desk.destination()).unwrap();
+    fs::rename(desk.waiting(), desk.destination()).unwrap();
     assert_eq!(desk.send(&session).await.unwrap(), [0; 0]);
-    assert!(!desk.new().exists());
+    assert!(!desk.waiting().exists());
     // Another file in its place is no reason to skip it.
     fs::write(desk.destination(), "old").unwrap();
     assert!(!desk.send(&session).await.unwrap().is_empty());
@@ -243,7 +243,7 @@ async fn a_cut_leaves_nothing_and_the_next_run_sends_it_all() {
     node.set_fault(None);
     let session = connect(&target(&node)).await;
     step_ended(&session).await;
-    assert!(!desk.new().exists());
+    assert!(!desk.waiting().exists());
     assert!(!desk.send(&session).await.unwrap().is_empty());
     assert!(desk.arrived());
 }
@@ -257,7 +257,7 @@ async fn a_file_that_is_not_what_was_verified_is_not_kept() {
     let error = desk.send(&session).await.unwrap_err().chain();
     assert!(error.contains(desk.artifact.sha256.as_str()), "{error}");
     assert!(error.contains(&sha256(&desk.bytes)), "{error}");
-    assert!(!desk.new().exists());
+    assert!(!desk.waiting().exists());
     // It became shorter under our hands.
     fs::write(&desk.artifact.path, &desk.bytes[..3_000_000]).unwrap();
     let error = desk.send(&session).await.unwrap_err();
@@ -266,7 +266,7 @@ async fn a_file_that_is_not_what_was_verified_is_not_kept() {
         "{error:?}"
     );
     step_ended(&session).await;
-    assert!(!desk.new().exists());
+    assert!(!desk.waiting().exists());
 }
 
 #[tokio::test]
@@ -376,7 +376,7 @@ async fn a_disk_that_gives_out_on_the_way_keeps_nothing() {
         error.contains(&format!("only 2097152 of {SIZE} bytes")),
         "{error}"
     );
-    assert!(!desk.new().exists());
+    assert!(!desk.waiting().exists());
 }
 
 #[tokio::test]
