@@ -1,8 +1,8 @@
 //! selfheal turns freshly flashed Raspberry Pis into a k3s homelab that heals itself.
 //!
 //! The functional core (`inventory`, `node`, `resource`, `layer`, `plan`, `doctor`) decides; the thin shell (`ssh`,
-//! `fleet`, `apply`, `cli`, `report`) talks to nodes and to the user. Imports run one way: cli → (apply, doctor) →
-//! plan → layer → resource → (inventory, node). `ssh` knows nothing above it.
+//! `artifact`, `fleet`, `apply`, `cli`, `report`) talks to nodes and to the user. Imports run one way: cli → (apply, doctor) →
+//! plan → layer → resource → (inventory, node). `ssh` and `artifact` know nothing above them.
 
 pub mod apply;
 pub mod artifact;

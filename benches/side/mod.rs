@@ -83,13 +83,15 @@ impl Homelab {
     }
 }
 
-fn timed(work: impl FnOnce()) -> Duration {
+/// How long `work` takes.
+pub fn timed(work: impl FnOnce()) -> Duration {
     let began = Instant::now();
     work();
     began.elapsed()
 }
 
-fn median(mut times: Vec<Duration>) -> Duration {
+/// The middle one.
+pub fn median(mut times: Vec<Duration>) -> Duration {
     times.sort();
     times[times.len() / 2]
 }

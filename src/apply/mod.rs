@@ -5,6 +5,7 @@ mod k3s;
 mod lease;
 mod reboot;
 pub mod script;
+pub mod upload;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,7 +22,7 @@ use crate::node::snapshot::Snapshot;
 use crate::plan::{self, NodePlan, Snapshots, Step};
 use crate::report::{Event, Events};
 use crate::resource::change::Phase;
-use crate::ssh::{self, ErrorClass, Method, Prompt, Session, Status};
+use crate::ssh::{self, ErrorClass, Method, Output, Prompt, Session, Status};
 use cluster::Secrets;
 use script::{Guard, Holder};
 
@@ -372,7 +373,11 @@ async fn exec(
     text: &str,
     limit: Duration,
 ) -> Result<Vec<u8>, NodeError> {
-    let output = session.run(text, limit).await?;
+    judge(step, session.run(text, limit).await?)
+}
+
+/// Reads a script's exit code.
+fn judge(step: &'static str, output: Output) -> Result<Vec<u8>, NodeError> {
     let stderr = last_lines(&output.stderr);
     match output.status {
         Status::Exited(0) => Ok(output.stdout),

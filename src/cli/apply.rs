@@ -195,7 +195,7 @@ async fn work(asked: Work<'_>, claim: Claim, log: Log) -> Result<Exit, Failure> 
     let assets = cluster::fetch(&loaded.inventory, &snapshots, &plans, options, &mut log).await?;
     let cluster = cluster::agreed(&loaded.inventory, &snapshots, &outcomes, &plans, assets);
     if let Some(consulted) = consulted {
-        close(outcomes.remove(&consulted.name).into_iter().collect()).await;
+        close(outcomes.remove_entry(&consulted.name).into_iter().collect()).await;
     }
 
     let workers = |plan: &&NodePlan| {

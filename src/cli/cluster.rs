@@ -127,11 +127,12 @@ async fn one(
     let mut progress = |done: u64, total: Option<u64>| {
         let percent = total.map(|total| done.saturating_mul(100) / total.max(1));
         if last.replace(percent) != Some(percent) {
-            events.send(Event::Downloading {
+            events.send(Event::Transferring {
                 node: node.name.to_string(),
+                what: "downloading",
                 file: format!("{} {}", asset.file_name(), wanted.version),
                 done,
-                total,
+                total: total.unwrap_or(done),
             });
         }
     };

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use indicatif::HumanBytes;
 use serde::Serialize;
 use tokio::sync::mpsc;
 
@@ -54,6 +55,19 @@ pub enum Event {
         /// For what.
         what: String,
     },
+    /// Bytes of a file went over the network.
+    Transferring {
+        /// The node, or a node that it is for.
+        node: String,
+        /// `uploading` or `downloading`.
+        what: &'static str,
+        /// The file's name.
+        file: String,
+        /// Bytes so far.
+        done: u64,
+        /// Bytes in all.
+        total: u64,
+    },
     /// A reboot begins.
     Rebooting {
         /// The node.
@@ -99,6 +113,7 @@ impl Event {
             | Event::StepDone { node, .. }
             | Event::Note { node, .. }
             | Event::Waiting { node, .. }
+            | Event::Transferring { node, .. }
             | Event::Rebooting { node, .. }
             | Event::Rebooted { node, .. }
             | Event::Converged { node, .. }
@@ -142,6 +157,17 @@ impl Event {
             }
             Event::Note { text, .. } => text.clone(),
             Event::Waiting { what, .. } => format!("waiting for {what}"),
+            Event::Transferring {
+                what,
+                file,
+                done,
+                total,
+                ..
+            } => format!(
+                "{what} {file}: {} of {}",
+                HumanBytes(*done),
+                HumanBytes(*total)
+            ),
             Event::Rebooting { reason, .. } => format!("rebooting: {reason}"),
             Event::Rebooted { took, .. } => {
                 format!("back after {:.1} s, with a new boot_id", took.as_secs_f64())

@@ -43,14 +43,18 @@ pub fn aside<T>(question: impl FnOnce() -> T) -> T {
 /// Shows events until the last sender is gone, and writes them into the log.
 pub async fn show(mut events: UnboundedReceiver<Event>, mode: Mode, log: &mut Option<Log>) {
     let mut nodes: BTreeMap<String, ProgressBar> = BTreeMap::new();
+    let mut quarters = Quarters::default();
     while let Some(event) = events.recv().await {
-        if let Some(log) = log {
+        let told = quarters.tell(&event);
+        if let Some(log) = log
+            && told
+        {
             log.write(&event);
         }
         match mode {
             Mode::Bars => bar(&mut nodes, &event),
             // A failure gets its own words, with a hint, at the end.
-            Mode::Lines { .. } if matches!(event, Event::Failed { .. }) => {}
+            Mode::Lines { .. } if matches!(event, Event::Failed { .. }) || !told => {}
             Mode::Lines { all } if all || !event.is_passing() => line(&event),
             Mode::Lines { .. } | Mode::Quiet => {}
         }
@@ -59,6 +63,38 @@ pub async fn show(mut events: UnboundedReceiver<Event>, mode: Mode, log: &mut Op
         bar.finish_and_clear();
         BARS.remove(bar);
     }
+}
+
+/// In a pipe and in the log an upload is worth a line at its beginning and at each quarter.
+#[derive(Debug, Default)]
+struct Quarters(BTreeMap<String, (String, u64)>);
+
+impl Quarters {
+    /// Whether an event is worth a line.
+    fn tell(&mut self, event: &Event) -> bool {
+        let Event::Transferring {
+            node,
+            file,
+            done,
+            total,
+            ..
+        } = event
+        else {
+            return true;
+        };
+        let quarter = (file.clone(), done.saturating_mul(4) / (*total).max(1));
+        self.0.insert(node.clone(), quarter.clone()) != Some(quarter)
+    }
+}
+
+/// How a node's line looks while nothing is counted.
+const SPINNER: &str = "{spinner} {prefix}: {msg} ({elapsed})";
+/// And while bytes are.
+const BYTES: &str =
+    "{spinner} {prefix}: {msg} {bar:20} {bytes} of {total_bytes} ({bytes_per_sec}, {eta} left)";
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner())
 }
 
 fn line(event: &Event) {
@@ -73,8 +109,7 @@ fn bar(nodes: &mut BTreeMap<String, ProgressBar>, event: &Event) {
             return ProgressBar::hidden();
         }
         let bar = BARS.add(ProgressBar::new_spinner());
-        let style = ProgressStyle::with_template("{spinner} {prefix}: {msg} ({elapsed})");
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+        bar.set_style(style(SPINNER));
         bar.set_prefix(event.node().to_owned());
         bar.enable_steady_tick(Duration::from_millis(120));
         bar
@@ -85,6 +120,31 @@ fn bar(nodes: &mut BTreeMap<String, ProgressBar>, event: &Event) {
         false => drop(BARS.println(format!("{}: {}", event.node(), event.text()))),
     };
     match event {
+        Event::Transferring {
+            what,
+            file,
+            done,
+            total,
+            ..
+        } => {
+            if bar.length() != Some(*total) {
+                bar.set_style(style(BYTES));
+                bar.set_length(*total);
+                bar.set_message(format!("{what} {file}"));
+                bar.reset_elapsed();
+                bar.reset_eta();
+            }
+            bar.set_position(*done);
+            return;
+        }
+        _ if bar.length().is_some() => {
+            bar.unset_length();
+            bar.set_style(style(SPINNER));
+        }
+        _ => {}
+    }
+    match event {
+        Event::Transferring { .. } => {}
         Event::Connecting { .. } | Event::Observed { .. } | Event::Waiting { .. } => {
             bar.set_message(event.text())
         }
@@ -98,5 +158,31 @@ fn bar(nodes: &mut BTreeMap<String, ProgressBar>, event: &Event) {
             keep();
             bar.finish_and_clear();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_upload_is_worth_a_line_at_each_quarter() {
+        let mut quarters = Quarters::default();
+        let mut told = |node: &str, file: &str, done| {
+            quarters.tell(&Event::Transferring {
+                node: node.to_owned(),
+                what: "uploading",
+                file: file.to_owned(),
+                done,
+                total: 100,
+            })
+        };
+        let lines: Vec<u64> = (0..=100)
+            .filter(|done| told("jarvis", "k3s", *done))
+            .collect();
+        assert_eq!(lines, [0, 25, 50, 75, 100]);
+        assert!(told("ultron", "k3s", 100), "another node");
+        assert!(told("jarvis", "images", 100), "another file");
+        assert!(!told("jarvis", "images", 100), "nothing new");
     }
 }

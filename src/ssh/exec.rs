@@ -1,7 +1,9 @@
 //! One script, one exec: the channel, what is fed to it, and the end.
 
 mod collector;
+mod stream;
 
+use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,6 +15,8 @@ use super::error::Cause;
 use super::sudo::{self, Words};
 use super::{ExecError, Sudo};
 use collector::{Collector, End};
+pub use stream::{Limits, Upload};
+use stream::{Pulse, send};
 
 /// How long to wait for a channel to close that we give up anyway.
 const GIVING_UP: Duration = Duration::from_secs(1);
@@ -59,17 +63,46 @@ pub(super) struct Request<'a> {
     pub(super) sudo: Option<&'a Sudo>,
     pub(super) script: &'a str,
     pub(super) limit: Duration,
+    /// What follows the script on stdin.
+    pub(super) stream: Option<Stream<'a>>,
+}
+
+/// A stream of bytes behind a script.
+pub(super) struct Stream<'a> {
+    pub(super) upload: Upload<'a>,
+    /// The script is ready for it.
+    pub(super) go: oneshot::Receiver<()>,
+    /// The longest time without progress, from then on.
+    pub(super) silence: Duration,
+    /// Told how many bytes have gone.
+    pub(super) progress: &'a mut (dyn FnMut(u64) + Send),
 }
 
 type Writer = ChannelWriteHalf<russh::client::Msg>;
+
+/// Why feeding stopped.
+enum FeedError {
+    /// The connection is gone; that shows in what is read, too.
+    Line,
+    /// The stream's own source failed.
+    Source(io::Error),
+}
+
+impl From<russh::Error> for FeedError {
+    fn from(_: russh::Error) -> Self {
+        Self::Line
+    }
+}
 
 /// Runs a script over a channel of its own.
 pub(super) async fn exec(
     link: &Link,
     node: &str,
-    request: Request<'_>,
+    mut request: Request<'_>,
     on_line: &mut (dyn FnMut(&[u8]) + Send),
 ) -> Result<Output, ExecError> {
+    let (sudo, limit) = (request.sudo, request.limit);
+    let pulse = Pulse::new(request.stream.as_ref().map(|stream| stream.silence));
     let lost = |during, cause: Cause| ExecError::ConnectionLost {
         node: node.to_owned(),
         during,
@@ -85,7 +118,7 @@ pub(super) async fn exec(
         how: format!("this machine has no randomness: {error}"),
         stderr: String::new(),
     })?;
-    let mut collector = Collector::new(&words, request.sudo, on_line);
+    let mut collector = Collector::new(&words, sudo, on_line);
     let (ready, go) = oneshot::channel();
     let mut open = None;
     let work = async {
@@ -103,20 +136,24 @@ pub(super) async fn exec(
             })?;
         let (mut reader, writer) = channel.split();
         let writer: &Writer = open.insert(writer);
-        let feed = feed(writer, &request, &words, go);
-        let collect = collector.run(&mut reader, ready);
+        let feed = feed(writer, &mut request, &words, go, &pulse);
+        let collect = collector.run(&mut reader, ready, &pulse);
         tokio::pin!(feed, collect);
         let mut fed = false;
         loop {
             tokio::select! {
                 biased;
                 end = &mut collect => return Ok(end),
-                // A failed write shows in what is read, too.
-                _ = &mut feed, if !fed => fed = true,
+                outcome = &mut feed, if !fed => match outcome {
+                    Err(FeedError::Source(error)) => return Ok(End::Source(error)),
+                    // A failed write shows in what is read, too.
+                    Ok(()) | Err(FeedError::Line) => fed = true,
+                },
+                () = pulse.stopped() => return Ok(End::Stalled(pulse.silence())),
             }
         }
     };
-    let end = match tokio::time::timeout(request.limit, work).await {
+    let end = match tokio::time::timeout(limit, work).await {
         Ok(end) => end?,
         Err(_) => End::Timeout,
     };
@@ -126,18 +163,24 @@ pub(super) async fn exec(
         let _ = tokio::time::timeout(GIVING_UP, writer.close()).await;
     }
     let during = "waiting for the script";
-    collector.conclude(end, node, request.limit, |cause| lost(during, cause.into()))
+    collector.conclude(end, node, limit, |cause| lost(during, cause.into()))
 }
 
-/// Sends the command and all of stdin. Nothing is waited for, except sudo's word that it took the password.
+/// Sends the command and all of stdin. Nothing is waited for, except sudo's word that it took the password, and the
+/// script's that it is ready for a stream.
 async fn feed(
     writer: &Writer,
-    request: &Request<'_>,
+    request: &mut Request<'_>,
     words: &Words,
     go: oneshot::Receiver<()>,
-) -> Result<(), russh::Error> {
+    pulse: &Pulse,
+) -> Result<(), FeedError> {
+    let reading = match request.stream {
+        None => sudo::Reading::Script,
+        Some(_) => sudo::Reading::ScriptThenStream,
+    };
     writer
-        .exec(true, sudo::command(request.sudo, words))
+        .exec(true, sudo::command(request.sudo, words, reading))
         .await?;
     if let Some(Sudo::Password(password)) = request.sudo {
         writer
@@ -145,12 +188,23 @@ async fn feed(
             .await?;
         if go.await.is_err() {
             // Refused: end of input keeps sudo from asking again. (sudo-rs takes it for two more, empty, answers.)
-            return writer.eof().await;
+            return Ok(writer.eof().await?);
         }
         writer.data_bytes(format!("{}\n", words.marker)).await?;
     }
-    writer
-        .data_bytes(Bytes::copy_from_slice(request.script.as_bytes()))
-        .await?;
-    writer.eof().await
+    match &mut request.stream {
+        None => {
+            writer
+                .data_bytes(Bytes::copy_from_slice(request.script.as_bytes()))
+                .await?;
+        }
+        Some(stream) => {
+            writer.data_bytes(sudo::script_line(request.script)).await?;
+            // Never: the script ends without wanting it.
+            if (&mut stream.go).await.is_ok() {
+                send(writer, stream, pulse).await?;
+            }
+        }
+    }
+    Ok(writer.eof().await?)
 }

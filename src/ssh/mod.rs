@@ -28,7 +28,7 @@ mod transport;
 
 pub use connect::{connect, scan_host_key};
 pub use error::{ConnectError, ErrorClass, ExecError, Peer, Place, Stage};
-pub use exec::{Output, Status};
+pub use exec::{Limits, Output, Status, Upload};
 pub use home::home;
 pub use host_key::{Fingerprint, HostKey, InvalidFingerprint, InvalidHostKey};
 pub use login::Method;

@@ -3,8 +3,10 @@
 use std::fmt;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
+
 use super::connect::Link;
-use super::exec::{self, Output, Request};
+use super::exec::{self, Limits, Output, Request, Stream, Upload};
 use super::login::Method;
 use super::transport::ProxyCommand;
 use super::{ExecError, HostKey, Sudo, Target};
@@ -53,6 +55,7 @@ impl Session {
                 sudo: Some(&self.sudo),
                 script,
                 limit,
+                stream: None,
             },
             &mut |_| {},
         )
@@ -74,6 +77,7 @@ impl Session {
                 sudo: Some(&self.sudo),
                 script,
                 limit,
+                stream: None,
             },
             on_line,
         )
@@ -90,10 +94,50 @@ impl Session {
                 sudo: None,
                 script,
                 limit,
+                stream: None,
             },
             &mut |_| {},
         )
         .await
+    }
+
+    /// Runs a POSIX sh script as root and, once it asks for it, sends a stream of bytes to its stdin, which belongs to
+    /// the script's commands here. The script asks by writing the line [`Upload::go`] to stdout; one that ends without
+    /// it gets nothing. After the bytes comes the end of input; a script has to count what it gets, as a cut connection
+    /// ends the input, too. Never more than a few chunks are in memory. `progress` is told how many bytes have gone.
+    ///
+    /// # Errors
+    /// As for [`Session::run`]; and [`ExecError::Stalled`] when nothing moves for too long, [`ExecError::Source`] when
+    /// the bytes cannot be read here (or are fewer than said).
+    pub async fn upload<'a>(
+        &'a self,
+        script: &'a str,
+        upload: Upload<'a>,
+        limits: Limits,
+        progress: &'a mut (dyn FnMut(u64) + Send),
+    ) -> Result<Output, ExecError> {
+        let (asked, go) = oneshot::channel();
+        let (mut asked, word) = (Some(asked), upload.go.as_bytes());
+        let mut on_line = |line: &[u8]| {
+            if line == word
+                && let Some(asked) = asked.take()
+            {
+                let _ = asked.send(());
+            }
+        };
+        let stream = Some(Stream {
+            upload,
+            go,
+            silence: limits.silence,
+            progress,
+        });
+        let request = Request {
+            sudo: Some(&self.sudo),
+            script,
+            limit: limits.total,
+            stream,
+        };
+        self.exec(request, &mut on_line).await
     }
 
     async fn exec(
@@ -102,6 +146,12 @@ impl Session {
         on_line: &mut (dyn FnMut(&[u8]) + Send),
     ) -> Result<Output, ExecError> {
         exec::exec(&self.link, &self.node, request, on_line).await
+    }
+
+    /// The node's name.
+    #[must_use]
+    pub fn node(&self) -> &str {
+        &self.node
     }
 
     /// How the node let us in.

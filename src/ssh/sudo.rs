@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
@@ -117,28 +119,59 @@ impl Words {
     }
 }
 
+/// What a command finds on its stdin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reading {
+    /// A script, to the end.
+    Script,
+    /// A line that holds a script ([`script_line`]), and behind it a stream that belongs to the script's commands.
+    ScriptThenStream,
+}
+
+impl Reading {
+    /// What the root shell does.
+    fn shell(self) -> &'static str {
+        match self {
+            Self::Script => "exec sh -s",
+            // A shell that runs a script from its stdin reads ahead in blocks (dash does), and so the stream's first
+            // bytes would be lost to it; `head -c` (uutils) reads ahead as well. Only the built-in `read` may not take a
+            // byte more than its line (POSIX). As an argument the script would be seen by every user, and by sudo's log.
+            // A line that was cut off is not run: `read` fails then.
+            Self::ScriptThenStream => {
+                "IFS= read -r script && eval \"$(printf %s \"$script\" | base64 -d)\""
+            }
+        }
+    }
+}
+
 /// The command that reads a script from stdin. It is quoted so that sh, bash, zsh, fish and csh all take it the same
 /// way, and says a ready word first, which tells the script's output from a shell's chatter and sudo's refusal from the
 /// script's own failure.
-pub(super) fn command(sudo: Option<&Sudo>, words: &Words) -> String {
+pub(super) fn command(sudo: Option<&Sudo>, words: &Words, reading: Reading) -> String {
     let Words {
         ready,
         prompt,
         marker,
     } = words;
+    let shell = reading.shell();
     match sudo {
         None | Some(Sudo::AlreadyRoot) => {
-            format!("env LC_ALL=C sh -c 'echo {ready}; exec sh -s'")
+            format!("env LC_ALL=C sh -c 'echo {ready}; {shell}'")
         }
         Some(Sudo::Passwordless) => {
-            format!("env LC_ALL=C sudo -n sh -c 'echo {ready}; exec sh -s'")
+            format!("env LC_ALL=C sudo -n sh -c 'echo {ready}; {shell}'")
         }
         // sudo reads the password line only if it wants one: the loop throws away what it left.
         Some(Sudo::Password(_)) => format!(
             "env LC_ALL=C sudo -S -p {prompt} sh -c 'echo {ready}; \
-             while IFS= read -r line; do if [ \"$line\" = {marker} ]; then exec sh -s; fi; done; exit 125'"
+             while IFS= read -r line; do if [ \"$line\" = {marker} ]; then {shell}; exit; fi; done; exit 125'"
         ),
     }
+}
+
+/// A script as one line.
+pub(super) fn script_line(script: &str) -> String {
+    format!("{}\n", BASE64_STANDARD.encode(script))
 }
 
 /// The line that answers sudo's prompt. A password cannot hold a line break: what follows one is cut off.
@@ -218,7 +251,9 @@ mod tests {
     #[test]
     fn no_secret_in_the_command() {
         let words = Words::random().unwrap();
-        let command = command(Some(&Sudo::Password("s3cret".into())), &words);
-        assert!(!command.contains("s3cret"));
+        for reading in [Reading::Script, Reading::ScriptThenStream] {
+            let command = command(Some(&Sudo::Password("s3cret".into())), &words, reading);
+            assert!(!command.contains("s3cret"));
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! The quick tests: no virtual machine, no network beyond loopback, one binary.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod artifact;
 mod binary;
 mod boot;
 mod boot_put;
@@ -17,3 +18,4 @@ mod inventory;
 mod ssh;
 mod trial;
 mod trust;
+mod upload;

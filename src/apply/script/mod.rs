@@ -1,6 +1,7 @@
 //! A step as a script: the functions of templates/session/step.sh and one call per action.
 
 mod body;
+pub mod receive;
 
 use std::time::Duration;
 
@@ -276,9 +277,16 @@ pub fn note_rejected(trial: &TriedLine, holder: &Holder, nonce: &str) -> String 
 
 fn whole(body: &str, seconds: u64, holder: &Holder, nonce: &str) -> String {
     format!(
+        "{prelude}{FUNCTIONS}\n{BOOT_FUNCTIONS}\n{TRIAL_FUNCTIONS}\nstep() {{\nframe begin\ntake_lease\n{body}frame end\n}}\nstep </dev/null\nexit 0\n}}\n",
+        prelude = prelude(seconds, holder, nonce),
+    )
+}
+
+/// What every script begins with; its brace closes at the script's end, so that a script cut in half runs nothing.
+fn prelude(seconds: u64, holder: &Holder, nonce: &str) -> String {
+    format!(
         "{{\nexport LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\ntrap '' HUP PIPE\n\
-         nonce={nonce} token={token} step_seconds={seconds} dead_token={dead}\nholder={who}\n\
-         {FUNCTIONS}\n{BOOT_FUNCTIONS}\n{TRIAL_FUNCTIONS}\nstep() {{\nframe begin\ntake_lease\n{body}frame end\n}}\nstep </dev/null\nexit 0\n}}\n",
+         nonce={nonce} token={token} step_seconds={seconds} dead_token={dead}\nholder={who}\n",
         token = quote(&holder.token),
         dead = quote(holder.dead.as_deref().unwrap_or("-")),
         who = quote(&holder.who.replace('\n', " ")),

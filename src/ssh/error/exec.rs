@@ -1,5 +1,6 @@
 //! Why a script's result is not known.
 
+use std::io;
 use std::time::Duration;
 
 use super::{Cause, ErrorClass, LastLines};
@@ -27,6 +28,24 @@ pub enum ExecError {
         after: Duration,
         /// What it had written to stderr.
         stderr: String,
+    },
+    /// Bytes were to flow to the node and did not.
+    #[error("{node}: nothing has moved for {}{}", humantime::format_duration(*after), LastLines(stderr))]
+    Stalled {
+        /// The node.
+        node: String,
+        /// How long we waited.
+        after: Duration,
+        /// What the script had written to stderr.
+        stderr: String,
+    },
+    /// What was to be sent cannot be read on this computer.
+    #[error("{node}: cannot read what is to be sent")]
+    Source {
+        /// The node.
+        node: String,
+        /// Why.
+        source: io::Error,
     },
     /// sudo did not let us.
     #[error("{node}: {refusal}{}", LastLines(stderr))]
@@ -65,11 +84,12 @@ impl ExecError {
     #[must_use]
     pub fn class(&self) -> ErrorClass {
         match self {
-            Self::ConnectionLost { .. } => ErrorClass::Unreachable,
+            Self::ConnectionLost { .. } | Self::Stalled { .. } => ErrorClass::Unreachable,
             Self::SudoRefused { .. } => ErrorClass::Refused,
-            Self::Timeout { .. } | Self::NoShell { .. } | Self::TooMuchOutput { .. } => {
-                ErrorClass::Failed
-            }
+            Self::Timeout { .. }
+            | Self::NoShell { .. }
+            | Self::TooMuchOutput { .. }
+            | Self::Source { .. } => ErrorClass::Failed,
         }
     }
 
@@ -85,7 +105,11 @@ impl ExecError {
             Self::NoShell { .. } => Some(
                 "the user needs a login shell, and no forced command in authorized_keys".to_owned(),
             ),
-            Self::Timeout { .. } | Self::TooMuchOutput { .. } => None,
+            Self::Stalled { .. } => Some(
+                "look at the node's disk and at the network, then run again: nothing half-sent is used"
+                    .to_owned(),
+            ),
+            Self::Timeout { .. } | Self::TooMuchOutput { .. } | Self::Source { .. } => None,
         }
     }
 }

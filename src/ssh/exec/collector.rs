@@ -1,10 +1,12 @@
 //! Collecting what comes back of a script: where it begins behind the noise of shell and sudo, its lines, how it ended.
 
+use std::io;
 use std::time::Duration;
 
 use russh::{ChannelMsg, ChannelReadHalf};
 use tokio::sync::oneshot;
 
+use super::stream::Pulse;
 use super::{Output, Status};
 use crate::ssh::sudo::{SudoRefusal, Words};
 use crate::ssh::{ExecError, Sudo};
@@ -21,6 +23,10 @@ pub(super) enum End {
     Refused,
     Timeout,
     TooMuch(&'static str, usize),
+    /// No progress for so long.
+    Stalled(Duration),
+    /// What was to be sent could not be read here.
+    Source(io::Error),
 }
 
 /// Takes in a channel's messages.
@@ -63,9 +69,12 @@ impl<'a> Collector<'a> {
         &mut self,
         reader: &mut ChannelReadHalf,
         ready: oneshot::Sender<()>,
+        pulse: &Pulse,
     ) -> End {
         let mut ready = Some(ready);
         while let Some(message) = reader.wait().await {
+            // Also a window that opens again: the node has taken in what it was sent.
+            pulse.beat();
             match message {
                 ChannelMsg::Data { data } => {
                     self.take_stdout(&data);
@@ -174,6 +183,14 @@ impl<'a> Collector<'a> {
                     stderr: stderr(),
                 });
             }
+            End::Stalled(after) => {
+                return Err(ExecError::Stalled {
+                    node,
+                    after,
+                    stderr: stderr(),
+                });
+            }
+            End::Source(source) => return Err(ExecError::Source { node, source }),
             End::Lost => return Err(lost("the connection ended")),
             End::Refused => {
                 return Err(ExecError::NoShell {

@@ -28,6 +28,8 @@ pub struct Config {
     pub host_keys: Vec<KeyKind>,
     /// Serve as a jump host.
     pub forwarding: bool,
+    /// Do not remember what came on stdin: it is big.
+    pub forget_stdin: bool,
 }
 
 impl Default for Config {
@@ -42,6 +44,7 @@ impl Default for Config {
             max_auth_tries: 6,
             host_keys: vec![KeyKind::Ed25519],
             forwarding: false,
+            forget_stdin: false,
         }
     }
 }

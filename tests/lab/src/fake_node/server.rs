@@ -264,7 +264,9 @@ impl Handler for Connection {
                 return Ok(());
             };
             let before = exec.stdin.len();
-            exec.stdin.extend_from_slice(data);
+            if !self.shared.config.forget_stdin {
+                exec.stdin.extend_from_slice(data);
+            }
             (before, exec.stdin.len())
         };
         let (mut data, mut cut) = (data, false);
