@@ -28,6 +28,8 @@ pub struct Questions {
     pub sshd: bool,
     /// Whether systemd's own settings are asked.
     pub manager: bool,
+    /// Whether the file systems of all disks are asked.
+    pub disks: bool,
     /// Whether the facts are asked that only matter of a machine seen for the first time.
     pub stranger: bool,
 }
@@ -43,6 +45,7 @@ impl Questions {
         self.users.extend(other.users);
         self.sshd |= other.sshd;
         self.manager |= other.manager;
+        self.disks |= other.disks;
         self.stranger |= other.stranger;
     }
 
@@ -71,6 +74,9 @@ impl Questions {
         }
         if self.manager {
             calls.push_str("manager\n");
+        }
+        if self.disks {
+            calls.push_str("disks\n");
         }
         if self.stranger {
             calls.push_str("stranger\n");

@@ -102,8 +102,7 @@ pub(super) fn questions(_: &Inventory, node: &Node) -> Questions {
         modules: settings.modules.iter().map(ToString::to_string).collect(),
         users: [node.user.to_string()].into(),
         sshd: true,
-        manager: false,
-        stranger: false,
+        ..Questions::default()
     }
 }
 
