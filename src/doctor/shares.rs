@@ -4,16 +4,15 @@
 use super::finding::Outcome;
 use super::patient::Patient;
 use crate::inventory::Role;
+use crate::node::facts::{is_network, network_lines};
 
-/// File systems that a server elsewhere can bring to a stop.
-const KINDS: [&str; 6] = ["nfs", "nfs4", "cifs", "smb3", "smbfs", "ceph"];
 /// Packages that nobody needs without them.
 const PACKAGES: [&str; 3] = ["nfs-common", "nfs-kernel-server", "cifs-utils"];
 
 pub(super) fn on_the_node(patient: &Patient<'_>) -> Outcome {
     let snapshot = &patient.measured.snapshot;
     let mounts = snapshot.facts.mounts.iter();
-    let mut mounts = mounts.filter(|mount| KINDS.contains(&mount.kind.as_str()));
+    let mut mounts = mounts.filter(|mount| is_network(&mount.kind));
     if let Some(mount) = mounts.next() {
         let evidence = format!(
             "{} from {} is mounted at {}",
@@ -25,16 +24,9 @@ pub(super) fn on_the_node(patient: &Patient<'_>) -> Outcome {
             Role::Worker => Outcome::warn(evidence, hint),
         };
     }
-    let mut lines = patient.text("fstab").lines().filter(|line| {
-        !line.trim_start().starts_with('#')
-            && line
-                .split_whitespace()
-                .nth(2)
-                .is_some_and(|kind| KINDS.contains(&kind))
-    });
-    if let Some(line) = lines.next() {
+    if let Some(line) = network_lines(patient.text("fstab")).next() {
         return Outcome::warn(
-            format!("/etc/fstab: {}", line.trim()),
+            format!("/etc/fstab: {line}"),
             "take the line out: at the next boot the node would wait for that server",
         );
     }

@@ -10,6 +10,7 @@ use super::diagnostic::Diagnostic;
 use super::hardening::Hardening;
 use super::k3s::K3s;
 use super::lines::Lines;
+use super::longhorn::Longhorn;
 use super::name::{ClusterName, NodeName};
 use super::node::NodeSection;
 use super::report::Report;
@@ -47,6 +48,8 @@ section! {
         watchdog: Watchdog = Watchdog::default(),
         /// k3s on all nodes.
         k3s: K3s = K3s::default(),
+        /// What Longhorn finds on all nodes.
+        longhorn: Longhorn = Longhorn::default(),
         /// The nodes by name.
         nodes: Nodes = Nodes,
     }
@@ -147,6 +150,7 @@ fn read(document: &Found<'_>, folder: &Utf8Path, problems: &mut Problems) -> Opt
             boot: root.boot.clone(),
             watchdog: root.watchdog.clone(),
             k3s: root.k3s.clone(),
+            longhorn: root.longhorn.clone(),
             ..NodeSection::default()
         };
         let section = under.over(value, problems);

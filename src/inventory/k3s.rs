@@ -213,7 +213,10 @@ impl FromStr for Taint {
 
     fn from_str(text: &str) -> Result<Self, Wrong> {
         let Some((pair, effect)) = text.rsplit_once(':') else {
-            let wrong = Wrong::new(format!("`{}` is no taint: its effect is missing", shown(text)));
+            let wrong = Wrong::new(format!(
+                "`{}` is no taint: its effect is missing",
+                shown(text)
+            ));
             return Err(wrong.help("like `dedicated=storage:NoSchedule`"));
         };
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -240,8 +243,17 @@ mod tests {
         assert_eq!(parse("releases").unwrap(), K3sSource::Releases);
         let mirror = K3sSource::Mirror("https://mirror.lan/k3s".into());
         assert_eq!(parse("https://mirror.lan/k3s/").unwrap(), mirror);
-        assert!(matches!(parse("downloads/k3s").unwrap(), K3sSource::Folder(_)));
-        for text in ["ftp://a/b", "https:///x", "https://u:p@a/x", "http://a b/", ""] {
+        assert!(matches!(
+            parse("downloads/k3s").unwrap(),
+            K3sSource::Folder(_)
+        ));
+        for text in [
+            "ftp://a/b",
+            "https:///x",
+            "https://u:p@a/x",
+            "http://a b/",
+            "",
+        ] {
             parse(text).unwrap_err();
         }
     }
@@ -251,7 +263,14 @@ mod tests {
         for text in ["dedicated=storage:NoSchedule", "slow:PreferNoSchedule"] {
             assert_eq!(text.parse::<Taint>().unwrap().to_string(), text);
         }
-        for text in ["a", "a=b", "a:Never", ":NoSchedule", "a b:NoExecute", "node.kubernetes.io/x:NoExecute"] {
+        for text in [
+            "a",
+            "a=b",
+            "a:Never",
+            ":NoSchedule",
+            "a b:NoExecute",
+            "node.kubernetes.io/x:NoExecute",
+        ] {
             text.parse::<Taint>().unwrap_err();
         }
     }
@@ -259,7 +278,10 @@ mod tests {
     #[test]
     fn a_hash_has_64_digits() {
         let hash = "A1".repeat(32);
-        assert_eq!(hash.parse::<Sha256>().unwrap().as_str(), hash.to_lowercase());
+        assert_eq!(
+            hash.parse::<Sha256>().unwrap().as_str(),
+            hash.to_lowercase()
+        );
         "a1".parse::<Sha256>().unwrap_err();
     }
 }

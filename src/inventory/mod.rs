@@ -13,6 +13,7 @@ mod k3s;
 mod key;
 mod label;
 mod lines;
+mod longhorn;
 mod mask;
 mod name;
 mod network;
@@ -39,11 +40,10 @@ pub use boot::{Boot, BootConfig, BootToken};
 pub use diagnostic::{Diagnostic, Severity, Wrong};
 pub use document::{Cluster, parse, schema};
 pub use hardening::{Firewall, Hardening, Journald, RootLogin, Sshd, Storage, Swap, Upgrades};
-pub use k3s::{
-    InterfaceName, K3s, K3sArch, K3sComponent, K3sSource, Sha256, Taint, TaintEffect,
-};
+pub use k3s::{InterfaceName, K3s, K3sArch, K3sComponent, K3sSource, Sha256, Taint, TaintEffect};
 pub use key::PublicKey;
 pub use label::{LabelKey, LabelValue};
+pub use longhorn::{DataDisk, DataFileSystem, FileSystemUuid, Longhorn, MountPoint, Multipath};
 pub use name::{ClusterName, ModuleName, NodeName, PackageName, Tag, UnitName, UserName};
 pub use network::{Cidr, PortRule, Protocol};
 pub use node::{Model, Node, Os, Role};

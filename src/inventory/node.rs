@@ -12,6 +12,7 @@ use super::hardening::Hardening;
 use super::k3s::{K3s, Taint};
 use super::key::PublicKey;
 use super::label::{LabelKey, LabelValue};
+use super::longhorn::Longhorn;
 use super::name::{NodeName, Tag, UserName};
 use super::setting::Required;
 use super::ssh::Ssh;
@@ -54,6 +55,8 @@ pub struct Node {
     pub watchdog: Watchdog,
     /// How it is a part of the cluster.
     pub k3s: K3s,
+    /// What Longhorn finds on it.
+    pub longhorn: Longhorn,
 }
 
 impl Node {
@@ -87,7 +90,7 @@ pub(crate) fn lan_address(
 }
 
 section! {
-    /// One Raspberry Pi. Its own `ssh`, `hardening`, `boot`, `watchdog` and `k3s` go before the sections of that name.
+    /// One Raspberry Pi. Its own `ssh`, `hardening`, `boot`, `watchdog`, `k3s` and `longhorn` go before the sections of that name.
     pub(crate) struct NodeSection {
         /// Where sshd answers: an IP address or a DNS name.
         host: Required<HostAddress> = Required::default(),
@@ -121,6 +124,8 @@ section! {
         watchdog: Watchdog = Watchdog::default(),
         /// k3s on this node.
         k3s: K3s = K3s::default(),
+        /// What Longhorn finds on this node.
+        longhorn: Longhorn = Longhorn::default(),
     }
 }
 
@@ -149,6 +154,7 @@ impl NodeSection {
             boot: self.boot,
             watchdog: self.watchdog,
             k3s: self.k3s.under(folder),
+            longhorn: self.longhorn,
         })
     }
 }

@@ -4,7 +4,7 @@
 mod boot;
 pub mod hardening;
 pub mod k3s;
-mod longhorn;
+pub mod longhorn;
 mod template;
 mod watchdog;
 

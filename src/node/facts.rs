@@ -36,6 +36,19 @@ pub struct Mount {
     pub read_only: bool,
 }
 
+/// Whether a server elsewhere can bring a file system of this type to a stop, and all that touches it (domain.md §8.1).
+pub fn is_network(kind: &str) -> bool {
+    matches!(kind, "nfs" | "nfs4" | "cifs" | "smb3" | "smbfs" | "ceph")
+}
+
+/// The lines of an fstab that name such a file system.
+pub fn network_lines(fstab: &str) -> impl Iterator<Item = &str> {
+    let network = |line: &&str| {
+        !line.starts_with('#') && line.split_whitespace().nth(2).is_some_and(is_network)
+    };
+    fstab.lines().map(str::trim).filter(network)
+}
+
 /// An IP address of one of a node's interfaces.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InterfaceAddress {

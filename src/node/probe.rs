@@ -36,6 +36,8 @@ pub struct Questions {
     pub sshd: bool,
     /// Whether systemd's own settings are asked.
     pub manager: bool,
+    /// Whether the file systems of all disks are asked.
+    pub disks: bool,
     /// Whether the facts are asked that only matter of a machine seen for the first time.
     pub stranger: bool,
 }
@@ -55,6 +57,7 @@ impl Questions {
         self.network |= other.network;
         self.sshd |= other.sshd;
         self.manager |= other.manager;
+        self.disks |= other.disks;
         self.stranger |= other.stranger;
     }
 
@@ -84,6 +87,7 @@ impl Questions {
         let asked = [
             (self.sshd, "sshd_effective\n"),
             (self.manager, "manager\n"),
+            (self.disks, "disks\n"),
             (self.stranger, "stranger\n"),
             (self.network || self.stranger, "network\n"),
             (self.k3s, "k3s_version\n"),

@@ -117,6 +117,17 @@ pub struct ForcedDown {
     pub by: String,
 }
 
+/// A block device with something on it, as blkid names it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Disk {
+    /// Its device, such as `/dev/sda1`.
+    pub device: String,
+    /// The UUID of its file system, in lower case.
+    pub uuid: String,
+    /// What is on it, such as `ext4`.
+    pub kind: String,
+}
+
 /// Everything a probe learned.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
@@ -142,6 +153,8 @@ pub struct Snapshot {
     pub manager_drop_ins: Vec<Utf8PathBuf>,
     /// The boot that did not go down for its reboot by itself, and what had to be done about it.
     pub forced_down: Option<ForcedDown>,
+    /// The file systems of all disks.
+    pub disks: Vec<Disk>,
     /// What selfheal's state folder holds, by name.
     pub state: BTreeSet<String>,
     /// `v1.36.3+k3s1`, where k3s is.
@@ -215,6 +228,7 @@ impl Snapshot {
                 }
             }
             "manager" => self.take_manager(&text()),
+            "disks" => self.disks = text().split("\n\n").filter_map(disk).collect(),
             "safe-mode" if !frame.content.is_empty() => {
                 let reason = text().lines().next().unwrap_or_default().to_owned();
                 self.safe_mode = Some(reason);
@@ -336,6 +350,21 @@ impl Snapshot {
     pub fn home(&self, user: &str) -> Option<&Utf8Path> {
         self.homes.get(user).map(Utf8PathBuf::as_path)
     }
+}
+
+/// Lines of `KEY=value`, as `blkid -o export` has them.
+fn disk(block: &str) -> Option<Disk> {
+    let value = |key: &str| {
+        let mut pairs = block.lines().filter_map(|line| line.split_once('='));
+        pairs
+            .find(|(name, _)| *name == key)
+            .map(|(_, value)| value.to_owned())
+    };
+    Some(Disk {
+        device: value("DEVNAME")?,
+        uuid: value("UUID").unwrap_or_default().to_ascii_lowercase(),
+        kind: value("TYPE").unwrap_or_default(),
+    })
 }
 
 fn file_state(content: &[u8]) -> FileState {

@@ -41,6 +41,10 @@ pub fn effects(path: &Utf8Path) -> BTreeSet<Effect> {
         path if path.starts_with("/etc/systemd/timesyncd.conf.d/") => {
             Effect::Restart("systemd-timesyncd.service".into())
         }
+        "/etc/iscsi/initiatorname.iscsi" => Effect::Restart("iscsid.service".into()),
+        path if path.starts_with("/etc/multipath/conf.d/") => {
+            Effect::Reload("multipathd.service".into())
+        }
         "/etc/selfheal/firewall.nft" => Effect::Restart(FIREWALL_UNIT.into()),
         _ => return BTreeSet::new(),
     };

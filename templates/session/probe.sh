@@ -196,6 +196,12 @@ answers_in_bulk() { # kinds of which one command answers for all
 	return 0
 }
 
+disks() { # the file systems of all disks, mounted or not
+	frame disks
+	timeout 20 blkid -o export 2>/dev/null
+	return 0
+}
+
 manager() { # what systemd itself obeys, after all its files, and which of them speak of watchdogs
 	frame manager
 	systemd_says --property=RuntimeWatchdogUSec --property=RebootWatchdogUSec

@@ -2,6 +2,7 @@
 
 mod boot;
 mod disk;
+mod longhorn;
 mod paper;
 mod reboots;
 mod watchdog;

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod k3s;
+mod longhorn;
 mod node;
 mod watchdog;
 
@@ -46,6 +47,7 @@ pub(crate) fn check(
         node::boot(&node, problems);
         watchdog::check(&node, problems);
         k3s::check(&node, nodes.len() > 1, problems);
+        longhorn::check(&node, nodes.len() > 1, problems);
     }
 }
 

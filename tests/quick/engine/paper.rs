@@ -599,7 +599,13 @@ impl PaperNode {
             Action::LoadModule(name) => drop(self.modules.insert(name.clone())),
             Action::Enable(unit) => self.units.entry(unit.clone()).or_default().0 = true,
             Action::Disable(unit) => self.units.entry(unit.clone()).or_default().0 = false,
-            Action::Start(unit) => self.units.entry(unit.clone()).or_default().1 = true,
+            Action::Start(unit) => {
+                self.units.entry(unit.clone()).or_default().1 = true;
+                let name = "/etc/iscsi/initiatorname.iscsi";
+                if unit == "iscsid.service" && !self.files.contains_key(name) {
+                    self.write(name, "InitiatorName=iqn.1993-08.org.debian:01:paper\n");
+                }
+            }
             Action::Stop(unit) => self.units.entry(unit.clone()).or_default().1 = false,
             Action::SetHostname(name) => {
                 self.hostname = name.clone();
