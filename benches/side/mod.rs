@@ -98,7 +98,7 @@ pub fn median(mut times: Vec<Duration>) -> Duration {
 
 fn inventory_of(pis: &[Pi]) -> String {
     let mut text = format!(
-        "[cluster]\nname = \"bench\"\n[ssh]\nidentity = [\"{}\"]\nagent = false\n[hardening]\nautomatic_upgrades = \"off\"\n",
+        "[cluster]\nname = \"bench\"\n[ssh]\nidentity = [\"{}\"]\nagent = false\n[hardening]\nautomatic_upgrades = \"off\"\n[k3s]\ninstall = false\n",
         pis[0].key().display()
     );
     for (pi, role) in pis.iter().zip(["control-plane", "worker"]) {

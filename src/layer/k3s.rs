@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use camino::{Utf8Path, Utf8PathBuf};
 use minijinja::context;
 
+use super::longhorn;
 use super::template::{Template, file, landing, verbatim};
 use crate::inventory::{Inventory, K3sVersion, Node, NodeName, Role, Taint};
 use crate::node::facts::Facts;
@@ -442,7 +443,10 @@ impl<'i> Cluster<'i> {
             }
             (Some(_), Some(object)) => Found::Present(object.clone()),
         };
-        let labels = self.node.labels.iter();
+        // What the inventory says goes before what Longhorn would like.
+        let mut labels = longhorn::labels(self.node);
+        labels.extend(self.node.labels.clone());
+        let labels = labels.iter();
         let taints: BTreeSet<String> = self.node.taints.iter().map(Taint::to_string).collect();
         resources.push(want(Wanted::NodeObject(WantedObject {
             name,

@@ -69,8 +69,14 @@ impl Homelab {
 
     /// Writes the inventory anew, with these settings.
     pub fn set(&self, settings: &str) {
+        // Most tests are about a node, and need no cluster.
+        let no_cluster = if settings.contains("[k3s]") {
+            ""
+        } else {
+            "[k3s]\ninstall = false\n"
+        };
         let mut text = format!(
-            "[cluster]\nname = \"lab\"\n\n[ssh]\nuser = \"pi\"\nidentity = [\"{}\"]\nagent = false\n\n{settings}\n",
+            "[cluster]\nname = \"lab\"\n\n[ssh]\nuser = \"pi\"\nidentity = [\"{}\"]\nagent = false\n\n{no_cluster}{settings}\n",
             self.pi().key().display()
         );
         for (position, pi) in self.pis.iter().enumerate() {

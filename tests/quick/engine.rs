@@ -26,7 +26,10 @@ use paper::PaperNode;
 /// An inventory of fake nodes, the first of them the control plane.
 fn homelab(nodes: &[(&str, &FakeNode)], settings: &str) -> String {
     let identity = nodes[0].1.identity().unwrap();
-    let mut text = format!("[ssh]\nagent = false\nidentity = [\"{identity}\"]\n{settings}");
+    let mut text = format!(
+        "[ssh]\nagent = false\nidentity = [\"{identity}\"]\n{}{settings}",
+        no_cluster(settings)
+    );
     for (at, (name, fake)) in nodes.iter().enumerate() {
         let role = if at == 0 { "control-plane" } else { "worker" };
         let (port, key) = (fake.port(), fake.host_key());
@@ -35,6 +38,15 @@ fn homelab(nodes: &[(&str, &FakeNode)], settings: &str) -> String {
         );
     }
     text
+}
+
+/// Most tests are about a node, and need no cluster.
+fn no_cluster(settings: &str) -> &'static str {
+    if settings.contains("[k3s]") {
+        ""
+    } else {
+        "[k3s]\ninstall = false\n"
+    }
 }
 
 /// A fake node that answers as the paper one would.
@@ -52,8 +64,9 @@ fn inventory(text: &str) -> Inventory {
 }
 
 fn one_node(settings: &str) -> Inventory {
+    let no_cluster = no_cluster(settings);
     inventory(&format!(
-        "[cluster]\nname = \"lab\"\n{settings}\n[nodes.jarvis]\nhost = \"192.0.2.1\"\nrole = \"control-plane\"\n"
+        "[cluster]\nname = \"lab\"\n{no_cluster}{settings}\n[nodes.jarvis]\nhost = \"192.0.2.1\"\nrole = \"control-plane\"\n"
     ))
 }
 

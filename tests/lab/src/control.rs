@@ -312,7 +312,7 @@ pub fn inventory(pis: &[Status]) -> String {
         .first()
         .map(|pi| format!("identity = [{:?}]\n", pi.identity))
         .unwrap_or_default();
-    let head = format!("[cluster]\nname = \"demo\"\n\n[ssh]\nuser = \"pi\"\n{identity}");
+    let head = format!("[cluster]\nname = \"demo\"\n\n[ssh]\nuser = \"pi\"\n{identity}\n[k3s]\ninstall = false\n");
     let nodes = pis.iter().enumerate().map(|(index, pi)| {
         let role = if index == 0 {
             "control-plane"
@@ -324,10 +324,11 @@ pub fn inventory(pis: &[Status]) -> String {
             host,
             port,
             host_key,
+            lan_address,
             ..
         } = pi;
         format!(
-            "\n[nodes.{name}]\nhost = \"{host}\"\nport = {port}\nrole = \"{role}\"\n\
+            "\n[nodes.{name}]\nhost = \"{host}\"\nport = {port}\naddress = \"{lan_address}\"\nrole = \"{role}\"\n\
              model = \"virtual\"\nhost_key = \"{host_key}\"\n"
         )
     });
