@@ -4,9 +4,11 @@
 mod boot_write;
 mod converge;
 mod doctor;
+mod double;
 mod frozen;
 mod homelab;
 mod interrupted;
+mod k3s;
 mod lab;
 mod lockout;
 mod odd;

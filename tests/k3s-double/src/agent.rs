@@ -12,13 +12,12 @@ use crate::client::Client;
 use crate::config::{Config, Role};
 use crate::node::{self, Membership};
 use crate::token::Token;
-use crate::{certificates, log, preflight};
+use crate::{log, preflight};
 
 pub async fn run(config: Config, bundle: Bundle) -> Result<()> {
     preflight::check_cgroups()?;
     bundle.unpack()?;
     let (membership, _) = find_cluster(&config, "node").await?;
-    certificates::prepare_agent(&membership.ca)?;
     node::run(&config, &bundle, Role::Agent, membership).await
 }
 

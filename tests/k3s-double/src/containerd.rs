@@ -88,10 +88,11 @@ pub fn become_containerd() -> Result<()> {
     Err(error).context("cannot run containerd")
 }
 
-/// k3s's tools come first.
+/// k3s's tools come first, in the folder of this very version: the shims that an upgrade leaves alone name it.
 pub fn path() -> String {
+    let tools = fs::canonicalize(place::TOOLS).unwrap_or_else(|_| place::TOOLS.into());
     let rest = std::env::var("PATH").unwrap_or_else(|_| "/usr/sbin:/usr/bin:/sbin:/bin".to_owned());
-    format!("{}:{rest}", place::TOOLS)
+    format!("{}:{rest}", tools.display())
 }
 
 /// `ctr` with k3s's socket, in the namespace of Kubernetes.

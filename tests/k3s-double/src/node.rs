@@ -16,7 +16,7 @@ use crate::bundle::Bundle;
 use crate::client::{Client, Failure};
 use crate::config::{Config, Role};
 use crate::kubelet::Kubelet;
-use crate::{containerd, durable, labels, log, place, preflight, token};
+use crate::{certificates, containerd, durable, labels, log, place, preflight, token};
 
 /// The cluster that a node belongs to.
 pub struct Membership {
@@ -50,6 +50,7 @@ pub async fn run(
         node = join(&membership.client, &question) => node,
         () = &mut stop => return Ok(()),
     };
+    certificates::prepare_agent(&membership.ca)?;
     preflight::tune_kernel(config)?;
     if let Some(subnet) = node["spec"]["podCIDR"].as_str() {
         containerd::write_network(subnet)?;

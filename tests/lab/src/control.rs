@@ -11,11 +11,10 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use crate::cache::Cache;
-use crate::lab::{Lab, Layout, Options};
+use crate::lab::{Lab, Options};
 use crate::network::{Port, Seat};
 use crate::pi::Pi;
 use crate::process;
@@ -142,7 +141,7 @@ impl Table {
     ///
     /// # Errors
     /// When one does not come up; the others stay.
-    pub fn up(&self, names: &[String], cold: bool, layout: Layout) -> Result<()> {
+    pub fn up(&self, names: &[String], options: &Options) -> Result<()> {
         let taken: Vec<u8> = self
             .names()?
             .iter()
@@ -174,12 +173,7 @@ impl Table {
                 &lan.to_string(),
             ]);
             launcher
-                .args(cold.then_some("--cold"))
-                .args(
-                    layout
-                        .to_possible_value()
-                        .map(|layout| format!("--layout={}", layout.get_name())),
-                )
+                .args(options.arguments())
                 .stdin(Stdio::null())
                 .stdout(log.try_clone()?)
                 .stderr(log);
@@ -215,17 +209,9 @@ impl Table {
     ///
     /// # Errors
     /// When the Pi does not come up.
-    pub fn launch(&self, name: &str, seat: u8, lan: u16, cold: bool, layout: Layout) -> Result<()> {
+    pub fn launch(&self, name: &str, seat: u8, lan: u16, options: &Options) -> Result<()> {
         let lab = Lab::join(self.cache.clone(), self.folder.clone(), lan)?;
-        let pi = lab.boot_at(
-            name,
-            Seat { number: seat },
-            &Options {
-                cold,
-                layout,
-                ..Options::default()
-            },
-        )?;
+        let pi = lab.boot_at(name, Seat { number: seat }, options)?;
         let folder = File::open(pi.folder())?;
         let listener =
             UnixListener::bind(format!("/proc/self/fd/{}/{SOCKET}", folder.as_raw_fd()))?;

@@ -135,6 +135,16 @@ impl BootPartition {
         Ok(())
     }
 
+    /// Puts a word at the end of the line that config.txt leads to.
+    pub(crate) fn add_to_command_line(&self, word: &str) -> Result<()> {
+        let config = self.read("config.txt").unwrap_or_default();
+        let config = String::from_utf8_lossy(&config);
+        let path = BootFiles::named_by(&config, BootMode::Normal).cmdline_path();
+        let line = self.read(&path)?;
+        let line = String::from_utf8_lossy(&line);
+        self.write(&path, format!("{} {word}\n", line.trim_end()).as_bytes())
+    }
+
     /// What the firmware hands to the kernel.
     pub(crate) fn kernel_command_line(&self, mode: BootMode) -> Result<String> {
         let config = match mode {

@@ -7,6 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::cache::{Cache, Recipe};
+use crate::firmware::BootPartition;
 use crate::mirror::{self, Apt};
 use crate::process;
 
@@ -57,6 +58,24 @@ impl Image {
             recipe,
             ..self.clone()
         }
+    }
+
+    /// The same with the memory cgroup on.
+    ///
+    /// # Errors
+    /// When the boot partition cannot be written.
+    pub(crate) fn with_memory_cgroup(&self, cache: &Cache) -> Result<Self> {
+        let recipe = self.recipe.clone().with("memory cgroup");
+        let disks = cache.artefact("memory-cgroup", &recipe, |out| {
+            process::output(
+                Command::new("ln")
+                    .arg(self.disk())
+                    .arg(out.join("root.qcow2")),
+            )?;
+            fs::copy(self.boot_partition(), out.join("boot.vfat"))?;
+            BootPartition::new(&out.join("boot.vfat")).add_to_command_line("cgroup_enable=memory")
+        })?;
+        Ok(self.with_disks(disks, recipe))
     }
 
     /// The root file system, to be used as a backing file only.

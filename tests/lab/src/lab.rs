@@ -3,9 +3,10 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
 
 use crate::cache::Cache;
 use crate::identity::Identity;
@@ -27,13 +28,19 @@ pub enum Layout {
 }
 
 /// How a Pi is to be.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
 pub struct Options {
-    /// RAM in MiB.
+    /// RAM in MiB; there is a RAM snapshot for each size, made when it is first wanted
+    #[arg(long, default_value_t = MEMORY_MIB)]
     pub memory_mib: u32,
-    /// Boots instead of going on from the RAM snapshot; so does any other memory size than the default.
+    /// The memory cgroup is on from the first boot, as k3s needs it and as selfheal's boot layer makes it
+    #[arg(long)]
+    pub memory_cgroup: bool,
+    /// Boot instead of going on from the RAM snapshot
+    #[arg(long)]
     pub cold: bool,
-    /// What it boots like.
+    /// How it boots, and which system it says it is
+    #[arg(long, value_enum, default_value_t)]
     pub layout: Layout,
 }
 
@@ -41,8 +48,39 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             memory_mib: MEMORY_MIB,
+            memory_cgroup: false,
             cold: false,
             layout: Layout::default(),
+        }
+    }
+}
+
+impl Options {
+    /// For a Pi that k3s can be installed on as it is.
+    #[must_use]
+    pub fn for_k3s() -> Self {
+        Self {
+            memory_mib: 1024,
+            memory_cgroup: true,
+            ..Self::default()
+        }
+    }
+
+    /// The arguments that say the same.
+    pub(crate) fn arguments(&self) -> Vec<String> {
+        let mut arguments = vec![format!("--memory-mib={}", self.memory_mib)];
+        arguments.extend(self.memory_cgroup.then(|| "--memory-cgroup".to_owned()));
+        arguments.extend(self.cold.then(|| "--cold".to_owned()));
+        let layout = self.layout.to_possible_value();
+        arguments.extend(layout.map(|layout| format!("--layout={}", layout.get_name())));
+        arguments
+    }
+
+    /// What of it a Pi has from the RAM snapshot that it starts from.
+    fn of_snapshot(&self) -> Self {
+        Self {
+            cold: false,
+            ..self.clone()
         }
     }
 }
@@ -53,8 +91,7 @@ pub struct Lab {
     cache: Cache,
     image: Image,
     repository: PathBuf,
-    raspberry_pi_os: OnceLock<Fresh>,
-    ubuntu: OnceLock<Fresh>,
+    fresh: Mutex<Vec<(Options, Fresh)>>,
     folder: PathBuf,
     lan: Port,
     seats: AtomicU8,
@@ -62,8 +99,8 @@ pub struct Lab {
     _lock: Option<File>,
 }
 
-/// What the fresh Pis of one layout start from.
-#[derive(Debug)]
+/// What fresh Pis of one kind start from.
+#[derive(Debug, Clone)]
 struct Fresh {
     image: Image,
     snapshot: Snapshot,
@@ -109,8 +146,7 @@ impl Lab {
             cache,
             image,
             repository,
-            raspberry_pi_os: OnceLock::new(),
-            ubuntu: OnceLock::new(),
+            fresh: Mutex::default(),
             folder,
             lan,
             seats: AtomicU8::new(1),
@@ -118,28 +154,31 @@ impl Lab {
         })
     }
 
-    /// Builds what Pis of a layout start from, if the cache lacks it.
+    /// Builds what Pis of this kind start from, if the cache lacks it.
     ///
     /// # Errors
     /// When it cannot be built; the text says what to do.
-    pub fn prepare(&self, layout: Layout) -> Result<()> {
-        self.fresh(layout).map(drop)
+    pub fn prepare(&self, options: &Options) -> Result<()> {
+        self.fresh(options).map(drop)
     }
 
-    fn fresh(&self, layout: Layout) -> Result<&Fresh> {
-        let cell = match layout {
-            Layout::RaspberryPiOs => &self.raspberry_pi_os,
-            Layout::Ubuntu => &self.ubuntu,
-        };
-        if let Some(fresh) = cell.get() {
-            return Ok(fresh);
+    fn fresh(&self, options: &Options) -> Result<Fresh> {
+        let kind = options.of_snapshot();
+        let mut all = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, fresh)) = all.iter().find(|(of, _)| *of == kind) {
+            return Ok(fresh.clone());
         }
-        let image = match layout {
+        let mut image = match kind.layout {
             Layout::RaspberryPiOs => self.image.clone(),
             Layout::Ubuntu => ubuntu::ensure(&self.cache, &self.image)?,
         };
-        let snapshot = Snapshot::ensure(&self.cache, &image)?;
-        Ok(cell.get_or_init(|| Fresh { image, snapshot }))
+        if kind.memory_cgroup {
+            image = image.with_memory_cgroup(&self.cache)?;
+        }
+        let snapshot = Snapshot::ensure(&self.cache, &image, kind.memory_mib)?;
+        let fresh = Fresh { image, snapshot };
+        all.push((kind, fresh.clone()));
+        Ok(fresh)
     }
 
     /// A fresh Pi, ready for a login.
@@ -164,13 +203,12 @@ impl Lab {
     }
 
     pub(crate) fn boot_at(&self, name: &str, seat: Seat, options: &Options) -> Result<Pi> {
-        let Fresh { image, snapshot } = self.fresh(options.layout)?;
+        let Fresh { image, snapshot } = self.fresh(options)?;
         let folder = self.folder.join(name);
         fs::create_dir(&folder).with_context(|| {
             format!("there is a Pi of that name already ({})", folder.display())
         })?;
-        let cold = options.cold || options.memory_mib != MEMORY_MIB;
-        if cold {
+        if options.cold {
             snapshot::lay_disks(&image.disk(), &image.boot_partition(), &folder)?;
         } else {
             snapshot::lay_disks(&snapshot.disk(), &snapshot.boot_partition(), &folder)?;
@@ -206,12 +244,12 @@ impl Lab {
             _port: port,
         };
 
-        let snapshot = (!cold).then(|| snapshot.ram());
+        let ram = (!options.cold).then(|| snapshot.ram());
         pi.machine.power_on(Start {
-            snapshot,
+            snapshot: ram,
             ..Start::default()
         })?;
-        if cold {
+        if options.cold {
             snapshot::settle(&pi.machine, FIRST_BOOT)?;
         }
         pi.root(&pi.identity.script(seat))?;

@@ -26,6 +26,7 @@ pub mod lab;
 pub mod mirror;
 pub mod pi;
 pub mod recording;
+pub mod release;
 pub mod repository;
 pub mod snapshot;
 

@@ -1,12 +1,13 @@
 //! `cargo lab`: starts, stops and torments virtual Raspberry Pis.
 
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Result, ensure};
 use clap::{Parser, Subcommand};
 use selfheal_lab::control::{self, Request, Status, Table};
-use selfheal_lab::{Lab, Layout};
+use selfheal_lab::{Lab, Options, release};
 
 /// Virtual Raspberry Pis: real Debian, a boot partition, a watchdog, and a plug to pull.
 #[derive(Debug, Parser)]
@@ -23,12 +24,8 @@ enum Action {
         /// Their names
         #[arg(default_values = ["jarvis", "ultron"])]
         names: Vec<String>,
-        /// Boot them instead of going on from the RAM snapshot
-        #[arg(long)]
-        cold: bool,
-        /// How they boot, and which system they say they are
-        #[arg(long, value_enum, default_value_t)]
-        layout: Layout,
+        #[command(flatten)]
+        options: Options,
     },
     /// End Pis (all of them unless named) and remove their disks
     Down {
@@ -98,19 +95,24 @@ enum Action {
     },
     /// Build image, repository and snapshot now, if they are missing
     Build {
-        /// The layout that the snapshot is for
-        #[arg(long, value_enum, default_value_t)]
-        layout: Layout,
+        #[command(flatten)]
+        options: Options,
+    },
+    /// Make a folder like k3s's releases: the k3s double, or the k3s that SELFHEAL_LAB_K3S names
+    Release {
+        /// The folder, for `k3s.source` in an inventory
+        folder: PathBuf,
+        /// The versions in it
+        #[arg(default_value = release::VERSION)]
+        versions: Vec<String>,
     },
     #[command(hide = true)]
     Launch {
         name: String,
         seat: u8,
         lan: u16,
-        #[arg(long)]
-        cold: bool,
-        #[arg(long, value_enum, default_value_t)]
-        layout: Layout,
+        #[command(flatten)]
+        options: Options,
     },
 }
 
@@ -129,14 +131,10 @@ fn run(action: Action) -> Result<()> {
     let ask =
         |name: &str, request: &Request| table.ask(name, request).map(|answer| print!("{answer}"));
     match action {
-        Action::Up {
-            names,
-            cold,
-            layout,
-        } => {
+        Action::Up { names, options } => {
             // Built here, so that its progress is seen.
-            Lab::new()?.prepare(layout)?;
-            table.up(&names, cold, layout)?;
+            Lab::new()?.prepare(&options)?;
+            table.up(&names, &options)?;
             print_table(&statuses(&table)?);
             Ok(())
         }
@@ -172,14 +170,17 @@ fn run(action: Action) -> Result<()> {
             print!("{}", control::inventory(&statuses));
             Ok(())
         }
-        Action::Build { layout } => Lab::new()?.prepare(layout),
+        Action::Build { options } => Lab::new()?.prepare(&options),
+        Action::Release { folder, versions } => {
+            let versions: Vec<&str> = versions.iter().map(String::as_str).collect();
+            release::make(&folder, &versions)
+        }
         Action::Launch {
             name,
             seat,
             lan,
-            cold,
-            layout,
-        } => table.launch(&name, seat, lan, cold, layout),
+            options,
+        } => table.launch(&name, seat, lan, &options),
     }
 }
 

@@ -18,7 +18,7 @@ use crate::ssh::Ssh;
 
 /// The longest a first boot may take on a busy machine.
 pub(crate) const FIRST_BOOT: Duration = Duration::from_secs(300);
-/// Guests get this much memory unless told otherwise; a snapshot knows only one size.
+/// Guests get this much memory unless told otherwise.
 pub(crate) const MEMORY_MIB: u32 = 512;
 
 /// A frozen Pi.
@@ -29,11 +29,11 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// The frozen fresh Pi, made if the cache has none (about a minute without hardware virtualisation).
+    /// The frozen fresh Pi with this much memory, made if the cache has none (about a minute without hardware virtualisation).
     ///
     /// # Errors
     /// When the image does not boot to a healthy system.
-    pub fn ensure(cache: &Cache, image: &Image) -> Result<Self> {
+    pub fn ensure(cache: &Cache, image: &Image, memory_mib: u32) -> Result<Self> {
         let qemu = process::text(Command::new("qemu-system-x86_64").arg("--version"))?;
         let cpus = fs::read_to_string("/proc/cpuinfo")?;
         let cpu = cpus
@@ -45,12 +45,15 @@ impl Snapshot {
             .clone()
             .with(qemu)
             .with(cpu)
+            .with(memory_mib.to_string())
             .with(format!("{:?}", Accelerator::candidate()));
         let recipe = recipe
             .with(include_str!("qemu.rs"))
             .with(include_str!("snapshot.rs"))
             .with(include_str!("identity.rs"));
-        let folder = cache.artefact("snapshot", &recipe, |out| build(cache, image, out))?;
+        let folder = cache.artefact("snapshot", &recipe, |out| {
+            build(cache, image, memory_mib, out)
+        })?;
         let accelerator = serde_json::from_slice(&fs::read(folder.join("accelerator.json"))?)?;
         Ok(Self {
             folder,
@@ -88,13 +91,14 @@ pub(crate) fn lay_disks(disk: &Path, boot_partition: &Path, folder: &Path) -> Re
     Ok(())
 }
 
-fn build(cache: &Cache, image: &Image, out: &Path) -> Result<()> {
+fn build(cache: &Cache, image: &Image, memory_mib: u32, out: &Path) -> Result<()> {
     process::say("booting a fresh Pi to freeze it (once, about a minute)");
     let accelerator = match Accelerator::candidate() {
         Accelerator::Tcg => Accelerator::Tcg,
         // It aborts or crawls where only the look of KVM is there.
         Accelerator::Kvm => {
-            match freeze(cache, image, Accelerator::Kvm, Duration::from_secs(45), out) {
+            let (kvm, limit) = (Accelerator::Kvm, Duration::from_secs(45));
+            match freeze(cache, image, memory_mib, kvm, limit, out) {
                 Ok(()) => Accelerator::Kvm,
                 Err(error) => {
                     process::say(&format!(
@@ -106,7 +110,7 @@ fn build(cache: &Cache, image: &Image, out: &Path) -> Result<()> {
         }
     };
     if accelerator == Accelerator::Tcg {
-        freeze(cache, image, accelerator, FIRST_BOOT, out)?;
+        freeze(cache, image, memory_mib, accelerator, FIRST_BOOT, out)?;
     }
     fs::write(
         out.join("accelerator.json"),
@@ -118,6 +122,7 @@ fn build(cache: &Cache, image: &Image, out: &Path) -> Result<()> {
 fn freeze(
     cache: &Cache,
     image: &Image,
+    memory_mib: u32,
     accelerator: Accelerator,
     limit: Duration,
     out: &Path,
@@ -131,7 +136,7 @@ fn freeze(
         image: image.clone(),
         repository: None,
         accelerator,
-        memory_mib: MEMORY_MIB,
+        memory_mib,
         ssh_port: ssh.number,
         lan_port: lan.number,
         seat: Seat { number: 250 },

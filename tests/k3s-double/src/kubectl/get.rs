@@ -18,7 +18,7 @@ impl Kubectl<'_> {
             .context("error: you must specify the type of resource to get")?;
         let kinds: Vec<&str> = first.split(',').collect();
         let mut all = Vec::new();
-        let mut single = false;
+        let (mut single, mut named) = (false, false);
         let mut missing = None;
         let mut found_in = Vec::new();
         if kinds.len() > 1 {
@@ -31,6 +31,7 @@ impl Kubectl<'_> {
         } else {
             let (kind, names) = self.targets(words)?;
             single = names.len() == 1;
+            named = !names.is_empty();
             if names.is_empty() {
                 all = self.find(kind, &[]).await?;
             }
@@ -66,7 +67,7 @@ impl Kubectl<'_> {
             }
             None | Some("wide") => {
                 for (kind, found) in &found_in {
-                    self.table(*kind, found);
+                    self.table(*kind, found, named);
                 }
             }
             Some(other) => bail!("error: the double has no output format {other:?}"),
@@ -74,8 +75,11 @@ impl Kubectl<'_> {
         missing.map_or(Ok(()), Err)
     }
 
-    fn table(&self, kind: Resource, objects: &[Value]) {
+    fn table(&self, kind: Resource, objects: &[Value], named: bool) {
         if objects.is_empty() {
+            if named {
+                return;
+            }
             if kind.namespaced && !self.arguments.is_on(&["all-namespaces", "A"]) {
                 eprintln!("No resources found in {} namespace.", self.namespace());
             } else {

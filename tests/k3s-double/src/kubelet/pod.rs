@@ -142,8 +142,8 @@ impl Kubelet {
     }
 
     async fn report(&self, pod: &Value, sandbox: &str, restarts: &[(String, u32)]) -> Result<()> {
-        let ip = self.cri.sandbox_ip(sandbox).await?;
-        let running = pod["status"]["phase"] == "Running" && pod["status"]["podIP"] == ip.as_str();
+        // A new sandbox means new containers, so that the counts tell of it.
+        let running = pod["status"]["phase"] == "Running";
         let same = pod["status"]["containerStatuses"]
             .as_array()
             .is_some_and(|statuses| {
@@ -158,6 +158,7 @@ impl Kubelet {
         if running && same {
             return Ok(());
         }
+        let ip = self.cri.sandbox_ip(sandbox).await?;
         let since = now();
         let containers: Vec<Value> = restarts
             .iter()
