@@ -39,7 +39,7 @@ impl Homelab {
         Homelab::with(names, settings, &options)
     }
 
-    fn with(names: &[&str], settings: &str, options: &Options) -> Homelab {
+    pub fn with(names: &[&str], settings: &str, options: &Options) -> Homelab {
         let lab = Lab::new().unwrap();
         let boot = |name: &&str| lab.boot_with(name, options).unwrap();
         let pis = names.iter().map(boot).collect();
@@ -67,8 +67,26 @@ impl Homelab {
         self.home.path().join("homelab.toml")
     }
 
+    /// Puts releases of k3s where [`Homelab::k3s_section`] says.
+    pub fn release(&self, versions: &[&str]) {
+        selfheal_lab::release::make(&self.home().join("releases"), versions).unwrap();
+    }
+
+    /// `[k3s]` with those releases.
+    pub fn k3s_section(&self) -> String {
+        format!(
+            "[k3s]\nsource = \"{}\"\n",
+            self.home().join("releases").display()
+        )
+    }
+
     /// Writes the inventory anew, with these settings.
     pub fn set(&self, settings: &str) {
+        self.set_after(settings, "");
+    }
+
+    /// The same, with more tables after the nodes.
+    pub fn set_after(&self, settings: &str, more: &str) {
         // Most tests are about a node, and need no cluster.
         let no_cluster = if settings.contains("[k3s]") {
             ""
@@ -96,6 +114,7 @@ impl Homelab {
             )
             .unwrap();
         }
+        text.push_str(more);
         std::fs::write(self.inventory(), text).unwrap();
     }
 

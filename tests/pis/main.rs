@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod boot_write;
+mod cluster;
 mod converge;
 mod doctor;
 mod double;

@@ -1,0 +1,163 @@
+//! selfheal makes a cluster, keeps it, and it comes back after a power cut by itself. On the k3s double with Debian's
+//! real containerd, or on the k3s that `SELFHEAL_LAB_K3S` names.
+
+use std::time::Duration;
+
+use selfheal_lab::{Options, Pi, release};
+
+use crate::homelab::Homelab;
+use crate::k3s::{create_pod, kubectl, leases, sandboxes, wait, wait_for_pod};
+
+/// On a busy machine.
+const LONG: Duration = Duration::from_secs(300);
+
+/// Settings that need no reboot, so that a test is about k3s.
+const CALM: &str = "[hardening]\nautomatic_upgrades = \"off\"\nhold_kernel = false\n[boot]\npsi = false\npanic_timeout = \"10s\"\n\
+    [longhorn]\nprepare = false\n";
+
+fn with_k3s(more: &str) -> String {
+    format!("{CALM}{more}")
+}
+
+/// Pis with what k3s needs, and a folder of releases.
+fn homelab(names: &[&str], more: &str) -> Homelab {
+    let homelab = Homelab::with(names, "", &Options::for_k3s());
+    homelab.release(&[release::VERSION]);
+    homelab.set(&with_k3s(&format!("{}{more}", homelab.k3s_section())));
+    homelab
+}
+
+fn nodes(server: &Pi) -> serde_json::Value {
+    serde_json::from_str(&kubectl(server, "get nodes -o json")).unwrap()
+}
+
+fn node(server: &Pi, name: &str) -> serde_json::Value {
+    let nodes = nodes(server);
+    let mut items = nodes["items"].as_array().unwrap().iter();
+    items
+        .find(|node| node["metadata"]["name"] == name)
+        .unwrap_or_else(|| panic!("no {name} in {nodes:#}"))
+        .clone()
+}
+
+fn is_ready(node: &serde_json::Value) -> bool {
+    let mut conditions = node["status"]["conditions"].as_array().unwrap().iter();
+    conditions.any(|it| it["type"] == "Ready" && it["status"] == "True")
+}
+
+#[test]
+fn a_server_and_an_agent_become_a_cluster_that_survives_a_power_cut() {
+    let labels = "[nodes.ultron.labels]\ndisk = \"ssd\"\n";
+    let homelab = homelab(&["jarvis", "ultron"], "");
+    homelab.set_after(&with_k3s(&homelab.k3s_section()), labels);
+    let (jarvis, ultron) = (&homelab.pis[0], &homelab.pis[1]);
+
+    let plan = homelab.selfheal(&["plan"]);
+    assert_eq!(plan.code, Some(2), "{plan}");
+    assert!(plan.stdout.contains("known after apply"), "{plan}");
+    let run = homelab.ok(&["bootstrap", "--yes"]);
+    eprintln!("{run}");
+    for name in ["jarvis", "ultron"] {
+        assert!(is_ready(&node(jarvis, name)), "{name}\n{run}");
+    }
+    assert_eq!(node(jarvis, "ultron")["metadata"]["labels"]["disk"], "ssd");
+    homelab.is_converged();
+
+    // Nothing of a token can be read by others, or is in a unit or in a process's arguments.
+    for (pi, files) in [(jarvis, "token agent-token config.yaml k3s.yaml"), (ultron, "token config.yaml")] {
+        pi.root(&format!(
+            "cd /etc/rancher/k3s; for file in {files}; do [ \"$(stat -c '%a %U' $file)\" = '600 root' ] || exit 1; done
+             ! grep -rqF \"$(cat token)\" /etc/systemd /proc/[0-9]*/cmdline /var/log 2>/dev/null"
+        ))
+        .unwrap();
+    }
+
+    // A plain restart touches no pod, and the guard says so.
+    create_pod(jarvis, "web", "ultron");
+    wait_for_pod(jarvis, "web", LONG);
+    let before = sandboxes(ultron);
+    ultron.root("systemctl restart k3s-agent").unwrap();
+    wait(ultron, LONG, "crictl", "k3s crictl --timeout 30s info");
+    assert_eq!(sandboxes(ultron), before);
+    ultron
+        .root("journalctl -b -u k3s-agent -o cat | grep -q 'guard: the same boot: nothing to do'")
+        .unwrap();
+
+    // The power goes right after a pod was made: its record is there, and the network's files are empty.
+    let dead = before.iter().find(|it| it.name == "web").unwrap().id.clone();
+    ultron
+        .root(&format!(
+            "set -e; systemctl disable -q k3s-agent; cd /var/lib/cni
+             : >results/cbr0-{dead}-eth0; : >$(grep -l {dead} networks/cbr0/10.*); sync"
+        ))
+        .unwrap();
+    let boot = ultron.boot_id().unwrap();
+    ultron.power_cut().unwrap();
+    ultron.power_on().unwrap();
+    ultron.wait_for_reboot(&boot, LONG).unwrap();
+    assert!(!leases(ultron).is_empty());
+    // What would have been: in a world without the guard this pod never runs again (tests/pis/double.rs).
+    ultron.root("systemctl enable -q k3s-agent; systemctl start --no-block k3s-agent").unwrap();
+    wait(ultron, LONG, "the guard", "grep -q '^cni set aside' /var/lib/selfheal/last-guard");
+    wait(
+        ultron,
+        LONG,
+        "the pod in a new sandbox",
+        "k3s crictl --timeout 30s pods -o json | tr -d ' \\n' | grep -q '\"attempt\":1.*SANDBOX_READY\\|SANDBOX_READY.*\"attempt\":1'",
+    );
+    wait_for_pod(jarvis, "web", LONG);
+    wait(ultron, LONG, "the ghost to go", &format!("! k3s crictl --timeout 30s pods -o json | grep -q {dead}"));
+    let alive = sandboxes(ultron);
+    assert!(alive.iter().all(|sandbox| sandbox.ready), "{alive:?}");
+    assert_eq!(leases(ultron).len(), alive.len(), "{:?}", leases(ultron));
+    ultron.root("k3s crictl --timeout 30s images | grep -q pause").unwrap();
+    homelab.is_converged();
+}
+
+#[test]
+#[ignore = "minutes more: tests/run.sh --full"]
+fn what_leaves_the_inventory_leaves_the_node_object_and_an_upgrade_is_one_apply() {
+    let homelab = homelab(&["jarvis"], "");
+    let jarvis = homelab.pi();
+    let section = with_k3s(&homelab.k3s_section());
+    homelab.set_after(&section, "[nodes.jarvis.labels]\ndisk = \"ssd\"\n");
+    homelab.converge();
+    kubectl(jarvis, "label node jarvis mine=1");
+    homelab.set_after(&section, "");
+    homelab.converge();
+    let labels = node(jarvis, "jarvis")["metadata"]["labels"].clone();
+    assert_eq!((labels["disk"].clone(), labels["mine"].clone()), (serde_json::Value::Null, "1".into()));
+
+    let shims = "pgrep -f '^/var/lib/rancher/k3s/data/[^/]+/bin/containerd-shim' | wc -l";
+    assert_ne!(jarvis.root(shims).unwrap().trim(), "0");
+    homelab.release(&["v1.36.4+k3s1", "v1.38.1+k3s1"]);
+    homelab.set(&format!("[versions]\nk3s = \"v1.38.1+k3s1\"\n{section}"));
+    let refused = homelab.selfheal(&["plan"]);
+    assert!(refused.stdout.contains("cannot skip a minor version"), "{refused}");
+    homelab.set(&format!("[versions]\nk3s = \"v1.36.4+k3s1\"\n{section}"));
+    homelab.converge();
+    let object = node(jarvis, "jarvis");
+    assert_eq!(object["status"]["nodeInfo"]["kubeletVersion"], "v1.36.4+k3s1");
+    assert_ne!(object["spec"]["unschedulable"], true);
+    jarvis.root("test -x /usr/local/bin/k3s.prev").unwrap();
+}
+
+#[test]
+#[ignore = "minutes more: tests/run.sh --full"]
+fn a_worker_that_was_flashed_anew_joins_again() {
+    let homelab = homelab(&["jarvis", "ultron"], "");
+    homelab.converge();
+    let (jarvis, ultron) = (&homelab.pis[0], &homelab.pis[1]);
+    // As flashed: nothing of k3s or of selfheal is left.
+    ultron
+        .root(
+            "systemctl disable -q --now k3s-agent; pkill -9 -f '^/var/lib/rancher/k3s/data/[^/]+/bin/containerd-shim'
+             rm -rf /etc/rancher /usr/local/bin/k3s* /var/lib/selfheal /etc/systemd/system/k3s-agent.service* \\
+                 /var/lib/rancher/k3s/agent/*.kubeconfig; systemctl daemon-reload; true",
+        )
+        .unwrap();
+    let plan = homelab.selfheal(&["plan"]);
+    assert!(plan.stdout.contains("flashed anew"), "{plan}");
+    homelab.converge();
+    assert!(is_ready(&node(jarvis, "ultron")));
+}
