@@ -179,7 +179,9 @@ impl ArtifactError {
             }
             Self::NoCacheFolder(_) => "set HOME or XDG_CACHE_HOME",
             Self::Busy { .. } => "wait for it to end, or end it",
-            Self::Tls(_) => return None,
+            Self::Tls(_) => {
+                "install the system's certificates (the package ca-certificates), or name them in SSL_CERT_FILE"
+            }
         };
         Some(hint.to_owned())
     }

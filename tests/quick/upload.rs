@@ -323,7 +323,7 @@ async fn silence_does_not_count_before_the_go_and_words_do_after_it() {
     let node = node().await;
     let (desk, session) = (desk(), connect(&target(&node)).await);
     let limits = Limits {
-        silence: Duration::from_millis(900),
+        silence: Duration::from_secs(2),
         ..LIMITS
     };
     let mut file = tokio::fs::File::open(&desk.artifact.path).await.unwrap();
@@ -333,7 +333,7 @@ async fn silence_does_not_count_before_the_go_and_words_do_after_it() {
         go: "now",
     };
     let script =
-        "sleep 2; echo now; wc -c; for n in 1 2 3 4 5 6 7 8; do sleep 0.3; echo $n; done; exit 7";
+        "sleep 3; echo now; wc -c; for n in 1 2 3 4 5 6 7 8; do sleep 0.4; echo $n; done; exit 7";
     let output = session
         .upload(script, upload, limits, &mut |_| {})
         .await
@@ -415,7 +415,7 @@ async fn another_runs_lease_is_respected() {
 
 #[tokio::test]
 async fn limits_of_ones_own_hold() {
-    let node = node_that(Config::default(), "sleep 60 </dev/null").await;
+    let node = node_that(Config::default(), "sleep 5 </dev/null").await;
     let (desk, session) = (desk(), connect(&target(&node)).await);
     let limits = Limits {
         total: Duration::from_millis(300),
