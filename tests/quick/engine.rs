@@ -2,6 +2,7 @@
 
 mod boot;
 mod disk;
+mod k3s;
 mod longhorn;
 mod paper;
 mod reboots;

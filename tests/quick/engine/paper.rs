@@ -9,6 +9,7 @@ use std::path::Path;
 use selfheal::node::ledger::{self, Id, Kind, Ledger, original_of};
 use selfheal::plan::NodePlan;
 use selfheal::resource::change::{Action, Effect, Expect};
+use selfheal::resource::k3s::{Asset, Origin, WantedSecret};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct File {
@@ -610,6 +611,49 @@ impl PaperNode {
             Action::SetHostname(name) => {
                 self.hostname = name.clone();
                 self.write("/etc/hostname", &format!("{name}\n"));
+            }
+            Action::InstallAsset(wanted) => match wanted.asset {
+                Asset::Program => {
+                    let said = format!("k3s version {} (paper)\ngo version\n", wanted.version);
+                    self.frames.insert("k3s-version".into(), said);
+                }
+                Asset::Images => self.write(wanted.path.as_str(), "images"),
+            },
+            Action::PutSecret(WantedSecret { path, origin }) => {
+                let hash = match origin {
+                    Origin::Own => "own",
+                    Origin::Server { sha256, .. } => sha256.as_deref().unwrap_or("unknown"),
+                };
+                let said = format!("600 root {hash}");
+                self.frames.insert(format!("secret {path}"), said);
+            }
+            Action::CloseSecret(path) => {
+                let said = self.frames.get_mut(&format!("secret {path}")).unwrap();
+                let hash = said.rsplit(' ').next().unwrap().to_owned();
+                *said = format!("600 root {hash}");
+            }
+            Action::Discard(path) => drop(self.frames.remove(&format!("secret {path}"))),
+            Action::ForgetNode(_) => {}
+            Action::EditNodeObject(edit) => {
+                let owned = |words: Vec<&String>| {
+                    words.into_iter().cloned().collect::<Vec<_>>().join(",")
+                };
+                let annotations = serde_json::json!({
+                    "selfheal/labels": owned(edit.labels.keys().collect()),
+                    "selfheal/taints": owned(edit.taints.iter().collect()),
+                });
+                let taint = |taint: &String| {
+                    let (pair, effect) = taint.rsplit_once(':').unwrap();
+                    let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+                    serde_json::json!({ "key": key, "value": value, "effect": effect })
+                };
+                let object = serde_json::json!({ "items": [{
+                    "metadata": { "name": edit.name, "labels": edit.labels, "annotations": annotations },
+                    "spec": { "taints": edit.taints.iter().map(taint).collect::<Vec<_>>() },
+                }] });
+                self.frames.insert("cluster-nodes".into(), object.to_string());
+                let password = "secret /etc/rancher/node/password".to_owned();
+                self.frames.insert(password, "600 root p".into());
             }
             Action::SwapOff => self.swap = false,
             Action::SwapOn => self.swap = true,
