@@ -311,7 +311,11 @@ fn kubelet(node: &Node, facts: &Facts) -> minijinja::Value {
         Role::ControlPlane => 1024,
         Role::Worker => 512,
     };
-    let memory = facts.memory / MIB;
+    // Where nobody knows, as if there were enough.
+    let memory = match facts.memory / MIB {
+        0 => u64::MAX,
+        memory => memory,
+    };
     context! {
         system_memory => usual.min(memory / 8),
         eviction_memory => 200.min(memory / 16),
