@@ -1,5 +1,6 @@
 //! Carries a plan out. The only part that can write to a node.
 
+pub mod heal;
 mod lease;
 mod reboot;
 pub mod script;
@@ -19,11 +20,12 @@ use crate::node::snapshot::Snapshot;
 use crate::plan::{self, NodePlan, Snapshots, Step};
 use crate::report::{Event, Events};
 use crate::resource::change::Phase;
-use crate::ssh::{self, ErrorClass, Method, Prompt, Session, Status};
-use script::{Guard, Holder};
+use crate::ssh::{self, ErrorClass, Method, Output, Prompt, Session, Status};
+use script::Guard;
 
 pub use lease::Claim;
 pub use reboot::Reboots;
+pub use script::Holder;
 
 /// What a run wants of its nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -346,7 +348,11 @@ async fn exec(
     text: &str,
     limit: Duration,
 ) -> Result<Vec<u8>, NodeError> {
-    let output = session.run(text, limit).await?;
+    checked(step, session.run(text, limit).await?)
+}
+
+/// What a script said, if it came to a good end.
+fn checked(step: &'static str, output: Output) -> Result<Vec<u8>, NodeError> {
     let stderr = last_lines(&output.stderr);
     match output.status {
         Status::Exited(0) => Ok(output.stdout),
