@@ -42,12 +42,19 @@ impl Sight {
         self.ghosts.is_empty() && self.stuck.is_empty()
     }
 
-    /// Reads the reaper's lines: the last `before` or `after` counts, with what follows it.
-    fn parse(lines: &[String], clean: bool) -> Sight {
+    /// Reads the reaper's lines. Each look says what is stuck, then what else it sees: the last one counts.
+    fn parse(lines: &[String]) -> Sight {
         let mut sight = Sight::default();
+        let mut stuck: Vec<String> = Vec::new();
         for line in lines {
             let words: Vec<&str> = line.split(' ').collect();
             match words[..] {
+                ["stuck", id, ..] => {
+                    if !stuck.iter().any(|known| known == id) {
+                        stuck.push(id.to_owned());
+                    }
+                    continue;
+                }
                 [
                     "before" | "after",
                     "sandboxes",
@@ -56,23 +63,21 @@ impl Sight {
                     ready,
                     ..,
                 ] => {
-                    sight.sandboxes = sandboxes.parse().unwrap_or_default();
-                    sight.ready = ready.parse().unwrap_or_default();
-                    sight.ghosts.clear();
+                    sight = Sight {
+                        sandboxes: sandboxes.parse().unwrap_or_default(),
+                        ready: ready.parse().unwrap_or_default(),
+                        ghosts: Vec::new(),
+                        stuck: std::mem::take(&mut stuck),
+                    };
                 }
                 ["ghost", id, pod, reason] => sight.ghosts.push(Ghost {
                     id: id.to_owned(),
                     pod: pod.to_owned(),
                     reason: reason.to_owned(),
                 }),
-                ["stuck", id, ..] if !sight.stuck.iter().any(|known| known == id) => {
-                    sight.stuck.push(id.to_owned());
-                }
                 _ => {}
             }
-        }
-        if clean {
-            sight.stuck.clear();
+            stuck.clear();
         }
         sight
     }
@@ -127,7 +132,7 @@ fn sight(lines: Vec<String>, nonce: &str) -> Result<Sight, NodeError> {
         })
     };
     match code {
-        Some(code @ ("0" | "1")) => Ok(Sight::parse(&lines, code == "0")),
+        Some("0" | "1") => Ok(Sight::parse(&lines)),
         Some("3") => cannot(
             "containerd does not answer",
             "does k3s run? `sudo systemctl status k3s` (on a worker: k3s-agent) on the node says",
@@ -150,30 +155,27 @@ fn sight(lines: Vec<String>, nonce: &str) -> Result<Sight, NodeError> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::*;
+    use super::sight;
 
     fn lines(text: &str) -> Vec<String> {
         text.lines().map(str::to_owned).collect()
     }
 
-    const TEXT: &str = "before sandboxes 3 ready 1 ghosts 2\nghost aa default/web gone\nghost bb - container\nstuck cc\n\
-        removed aa default/web (gone)\nfailed bb -: busy\nafter sandboxes 2 ready 1 ghosts 1\nghost bb - container\n";
+    const TEXT: &str = "before sandboxes 3 ready 1 ghosts 2\nghost aa default/web gone\nghost bb - container\nstuck dd\n\
+        removed aa default/web (gone)\nfailed bb -: busy\nstuck cc\nafter sandboxes 2 ready 1 ghosts 1\nghost bb - container\n";
 
     #[test]
     fn what_is_left_is_what_the_reaper_saw_last() {
-        let sight = super::sight(lines(&format!("{TEXT}@n exit 1")), "n").unwrap();
+        let left = sight(lines(&format!("{TEXT}@n exit 1")), "n").unwrap();
+        assert_eq!((left.sandboxes, left.ready, left.is_clean()), (2, 1, false));
+        assert_eq!(left.ghosts.len(), 1);
         assert_eq!(
-            (sight.sandboxes, sight.ready, sight.is_clean()),
-            (2, 1, false)
-        );
-        assert_eq!(sight.ghosts.len(), 1);
-        assert_eq!(
-            (sight.ghosts[0].id.as_str(), sight.ghosts[0].reason.as_str()),
+            (left.ghosts[0].id.as_str(), left.ghosts[0].reason.as_str()),
             ("bb", "container")
         );
-        assert_eq!(sight.stuck, ["cc"]);
-        let clean = super::sight(
-            lines("stuck cc\nafter sandboxes 1 ready 1 ghosts 0\n@n exit 0"),
+        assert_eq!(left.stuck, ["cc"]);
+        let clean = sight(
+            lines("stuck cc\nrestarted k3s.service\nafter sandboxes 1 ready 1 ghosts 0\n@n exit 0"),
             "n",
         )
         .unwrap();
@@ -189,10 +191,10 @@ mod tests {
             ("no-k3s", "k3s is not on the node"),
             ("137", "did not come to its end"),
         ] {
-            let error = super::sight(lines(&format!("x\n@n exit {code}")), "n").unwrap_err();
+            let error = sight(lines(&format!("x\n@n exit {code}")), "n").unwrap_err();
             assert!(error.to_string().contains(words), "{error}");
             assert!(error.hint().is_some());
         }
-        super::sight(lines(TEXT), "n").unwrap_err();
+        sight(lines(TEXT), "n").unwrap_err();
     }
 }

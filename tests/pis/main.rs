@@ -9,6 +9,7 @@ mod homelab;
 mod interrupted;
 mod lab;
 mod lockout;
+mod longhorn;
 mod odd;
 mod packages;
 mod trial;
