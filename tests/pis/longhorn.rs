@@ -20,6 +20,7 @@ const BEFORE: &str = r#"
 /// What holds once the node is ready: each line is a command that succeeds.
 const AFTER: &str = r#"set -e
     systemctl is-active --quiet iscsid.service && systemctl is-enabled --quiet iscsid.service
+    systemctl show -P After iscsid.service | grep -q systemd-modules-load.service
     test -d /sys/module/iscsi_tcp && test -d /sys/module/dm_crypt
     grep -q '^InitiatorName=iqn\.' /etc/iscsi/initiatorname.iscsi
     ! systemctl is-active --quiet multipathd.socket multipathd.service
