@@ -384,8 +384,7 @@ pub(super) fn datastore(patient: &Patient<'_>) -> Outcome {
     if path.ends_with("state.db") {
         evidence += &format!(", its log: {}", shown(log));
     }
-    let hint =
-        "what writes so much? Many events and secrets of Helm do; a restart of k3s compacts it";
+    let hint = "what writes so much? Many events and old secrets of Helm do";
     match graded(bytes, GIB, 2.0 * GIB) {
         Verdict::Fail => Outcome::fail(evidence, hint),
         Verdict::Warn => Outcome::warn(evidence, hint),
