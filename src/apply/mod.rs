@@ -1,6 +1,7 @@
 //! Carries a plan out. The only part that can write to a node.
 
 mod cluster;
+pub mod heal;
 mod k3s;
 mod lease;
 mod reboot;
@@ -24,11 +25,12 @@ use crate::report::{Event, Events};
 use crate::resource::change::Phase;
 use crate::ssh::{self, ErrorClass, Method, Output, Prompt, Session, Status};
 use cluster::Secrets;
-use script::{Guard, Holder};
+use script::Guard;
 
 pub use cluster::{Assets, Cluster, Seed, Standing};
 pub use lease::Claim;
 pub use reboot::Reboots;
+pub use script::Holder;
 
 /// What a run wants of its nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -373,11 +375,11 @@ async fn exec(
     text: &str,
     limit: Duration,
 ) -> Result<Vec<u8>, NodeError> {
-    judge(step, session.run(text, limit).await?)
+    checked(step, session.run(text, limit).await?)
 }
 
-/// Reads a script's exit code.
-fn judge(step: &'static str, output: Output) -> Result<Vec<u8>, NodeError> {
+/// What a script said, if it came to a good end.
+fn checked(step: &'static str, output: Output) -> Result<Vec<u8>, NodeError> {
     let stderr = last_lines(&output.stderr);
     match output.status {
         Status::Exited(0) => Ok(output.stdout),

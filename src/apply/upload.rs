@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use camino::Utf8Path;
 
-use super::judge;
+use super::checked;
 use super::script::Holder;
 use super::script::receive::{self, Incoming};
 use crate::artifact::Artifact;
@@ -71,7 +71,7 @@ pub async fn upload_within(
     let script = receive::receive(&incoming, holder, &nonce);
     let mut sent = |done| progress(done, artifact.size);
     let output = session.upload(&script, upload, limits, &mut sent).await?;
-    judge("receiving a file", output)?;
+    checked("receiving a file", output)?;
     Ok(())
 }
 

@@ -34,7 +34,7 @@ pub(super) fn run(doctor: &Doctor, options: &Options) -> Result<Exit, Failure> {
             .iter()
             .filter_map(|node| Some((node, outcomes.get(&node.name)?.as_ref().ok()?)))
             .collect();
-        let diagnoses = doctor::examine(&measured);
+        let diagnoses = doctor::examine(&loaded.inventory.versions, &measured);
         if doctor.output.json {
             print_json(&json!({
                 "version": json::VERSION,

@@ -6,6 +6,7 @@ mod cluster;
 mod doctor;
 mod exit;
 mod fleet;
+mod heal;
 mod init;
 mod load;
 mod man;
@@ -47,6 +48,8 @@ enum Command {
     Apply(apply::Converge),
     /// Examine the nodes: what is wrong, what that rests on, what to do. Writes nothing.
     Doctor(doctor::Doctor),
+    /// Remove the ghost sandboxes of a node, which hold on to names and addresses after a power cut.
+    Heal(heal::Heal),
     /// Show the old and the new host key of a re-flashed node, and pin the new one.
     Trust(trust::Trust),
     /// Work on one node.
@@ -112,6 +115,7 @@ fn dispatch(command: Command, options: &Options) -> Result<Exit, output::Failure
             output,
         }) => apply::restore(&node, writing, output, options),
         Command::Node(NodeCommand::Resume(resume)) => resume::run(&resume, options),
+        Command::Heal(heal) => heal::run(&heal, options),
         Command::Trust(trust) => trust::run(&trust, options),
         Command::Schema => reference::schema(),
         Command::Completions { shell } => reference::completions(shell),

@@ -4,11 +4,11 @@ use super::finding::Outcome;
 use super::measure::Measure;
 use super::patient::Patient;
 use super::{
-    board, boot, boots, clock, disk, drift, journal, kernel, memory, network, shares, sshd,
-    watchdog,
+    board, boot, boots, clock, cluster, disk, drift, ghosts, journal, k3s, kernel, longhorn,
+    memory, network, shares, sshd, watchdog,
 };
 
-/// What doctor looks at. The numbers are those of domain.md §10; what is missing comes with Kubernetes.
+/// What doctor looks at. The numbers are those of domain.md §10; what is missing comes with what they look at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[allow(missing_docs)] // their titles are in the table below
 pub enum Check {
@@ -32,18 +32,32 @@ pub enum Check {
     Throttling,
     Temperature,
     RootFileSystem,
+    StorageErrors,
     NvmeHealth,
     DiskSpace,
     Memory,
     IoPressure,
     Swap,
     Clock,
+    ClockGate,
     Names,
     SshLogin,
     Firewall,
     Modules,
     NetworkShares,
     NetworkVolumes,
+    K3s,
+    K3sVersion,
+    Api,
+    ClusterNode,
+    Certificates,
+    K3sSecrets,
+    Datastore,
+    Guard,
+    Ghosts,
+    Leases,
+    Pods,
+    Iscsi,
     Drift,
 }
 
@@ -65,7 +79,7 @@ pub struct Spec {
 
 impl Check {
     /// All checks, by number.
-    pub const ALL: [Check; 33] = [
+    pub const ALL: [Check; 47] = [
         Check::Architecture,
         Check::Model,
         Check::OperatingSystem,
@@ -86,18 +100,32 @@ impl Check {
         Check::Throttling,
         Check::Temperature,
         Check::RootFileSystem,
+        Check::StorageErrors,
         Check::NvmeHealth,
         Check::DiskSpace,
         Check::Memory,
         Check::IoPressure,
         Check::Swap,
         Check::Clock,
+        Check::ClockGate,
         Check::Names,
         Check::SshLogin,
         Check::Firewall,
         Check::Modules,
         Check::NetworkShares,
         Check::NetworkVolumes,
+        Check::K3s,
+        Check::K3sVersion,
+        Check::Api,
+        Check::ClusterNode,
+        Check::Certificates,
+        Check::K3sSecrets,
+        Check::Datastore,
+        Check::Guard,
+        Check::Ghosts,
+        Check::Leases,
+        Check::Pods,
+        Check::Iscsi,
         Check::Drift,
     ];
 
@@ -283,6 +311,14 @@ impl Check {
                 &[Facts, Kernel, Log],
                 disk::root,
             ),
+            Check::StorageErrors => spec(
+                21,
+                "storage-errors",
+                "storage errors",
+                "of cards, NVMe and USB drives, in 24 h; ok: 0; warn: 1 to 5; fail: more",
+                &[Measure::StorageLog],
+                disk::errors,
+            ),
             Check::NvmeHealth => spec(
                 22,
                 "nvme",
@@ -333,6 +369,14 @@ impl Check {
                 &[Clock, TimeSync, Kernel],
                 clock::clock,
             ),
+            Check::ClockGate => spec(
+                28,
+                "clock-gate",
+                "clock gate before k3s",
+                "ok: enabled, and k3s starts after it; warn: it could not set the clock in this boot; fail: not there",
+                &[K3sUnits, K3sFiles, Facts],
+                clock::gate,
+            ),
             Check::Names => spec(
                 29,
                 "hostname",
@@ -382,6 +426,110 @@ impl Check {
                 "ok: no NFS volume, RWX claim or NFS backup target",
                 &[],
                 shares::in_kubernetes,
+            ),
+            Check::K3s => spec(
+                34,
+                "k3s",
+                "k3s",
+                "ok: active, restarted once at most within the hour; warn: 2 to 5 times, starting, or not enabled; fail: not \
+                 there, not active, more restarts",
+                &[Facts, K3sUnits, Records],
+                k3s::unit,
+            ),
+            Check::K3sVersion => spec(
+                35,
+                "k3s-version",
+                "version of k3s",
+                "ok: the inventory's, on all nodes; warn: another patch; fail: another minor version, here or on another \
+                 node, or one before 1.35",
+                &[K3sUnits, Measure::K3sVersion],
+                k3s::version,
+            ),
+            Check::Api => spec(
+                36,
+                "api",
+                "API server",
+                "/readyz five times, on servers; ok: under 1 s; warn: 1 to 5 s; fail: slower, or not ready",
+                &[K3sUnits, Measure::Api],
+                cluster::api,
+            ),
+            Check::ClusterNode => spec(
+                37,
+                "node",
+                "node in the cluster",
+                "ok: Ready; warn: under pressure, cordoned, or NotReady since less than 5 minutes; fail: longer, or unknown \
+                 to the cluster",
+                &[Facts, K3sUnits, Cluster],
+                cluster::node,
+            ),
+            Check::Certificates => spec(
+                38,
+                "certificates",
+                "certificates of k3s",
+                "ok: more than 120 days left; warn: 30 to 120; fail: less",
+                &[Facts, K3sUnits, Measure::Certificates],
+                k3s::certificates,
+            ),
+            Check::K3sSecrets => spec(
+                39,
+                "k3s-secrets",
+                "tokens and node password",
+                "ok: for root alone, and the cluster accepts the node; warn: for a group, or no token; fail: for everybody, \
+                 or a node password that is missing or rejected",
+                &[Facts, K3sUnits, K3sFiles, K3sLog],
+                k3s::secrets,
+            ),
+            Check::Datastore => spec(
+                40,
+                "datastore",
+                "datastore",
+                "ok: under 1 GiB; warn: 1 to 2 GiB, or a write-ahead log over 512 MiB; fail: bigger",
+                &[K3sUnits, K3sFiles],
+                k3s::datastore,
+            ),
+            Check::Guard => spec(
+                41,
+                "guard",
+                "guard before k3s",
+                "ok: k3s starts with it, and it acted in this boot; warn: it did not, or systemd complains of the unit; \
+                 fail: not there, or records of containerd that are damaged",
+                &[Facts, K3sUnits, K3sFiles, Measure::Guard],
+                ghosts::guard,
+            ),
+            Check::Ghosts => spec(
+                42,
+                "ghosts",
+                "ghost sandboxes",
+                "ok: none; warn: sandboxes older than the boot that no pod has any more; fail: a name that is wanted and \
+                 taken, in the last 15 minutes",
+                &[K3sUnits, K3sLog, Measure::Ghosts],
+                ghosts::ghosts,
+            ),
+            Check::Leases => spec(
+                43,
+                "leases",
+                "addresses of pods",
+                "ok: each belongs to a sandbox; warn: some do not; fail: more than 200, or files of 0 bytes",
+                &[K3sUnits, Measure::Leases],
+                ghosts::leases,
+            ),
+            Check::Pods => spec(
+                44,
+                "pods",
+                "pods",
+                "that wait for more than 10 minutes, crash in a loop, or were evicted; ok: none; warn: some; fail: in \
+                 kube-system",
+                &[Facts, K3sUnits, Cluster],
+                cluster::pods,
+            ),
+            Check::Iscsi => spec(
+                45,
+                "iscsi",
+                "iSCSI for Longhorn",
+                "ok: iscsid runs, under a name that no other node has; warn: only its socket; fail: neither, a name that \
+                 is missing or shared, or multipathd",
+                &[K3sUnits, Settings],
+                longhorn::iscsi,
             ),
             Check::Drift => spec(
                 54,

@@ -1,6 +1,7 @@
 //! The clock: a Pi without a battery boots into the past (domain.md §3.5, §5).
 
 use super::finding::Outcome;
+use super::k3s::{Unit, absent, service};
 use super::patient::Patient;
 
 /// Seconds from which a clock is off.
@@ -53,5 +54,47 @@ pub(super) fn clock(patient: &Patient<'_>) -> Outcome {
         Outcome::warn(evidence, "is this computer's own clock synchronised?")
     } else {
         Outcome::ok(evidence)
+    }
+}
+
+/// k3s must not start with a clock that stands in the past (domain.md §5.3, L1).
+pub(super) fn gate(patient: &Patient<'_>) -> Outcome {
+    if let Some(skipped) = absent(patient) {
+        return skipped;
+    }
+    let apply = "`selfheal apply` puts it there";
+    let gate = Unit::of(patient, "selfheal-clock.service");
+    if !gate.is_loaded() {
+        return Outcome::fail("there is no selfheal-clock.service", apply);
+    }
+    let name = service(patient.node);
+    let mut after = Unit::of(patient, name).value("After").split(' ');
+    if !after.any(|unit| unit == "selfheal-clock.service") {
+        return Outcome::fail(format!("{name} does not wait for it"), apply);
+    }
+    if !gate.is_enabled() {
+        return Outcome::fail("selfheal-clock.service is not enabled", apply);
+    }
+    let last = patient.text("clock-gate");
+    let value = |key: &str| {
+        let mut pairs = last.lines().filter_map(|line| line.split_once(' '));
+        pairs
+            .find(|(name, _)| *name == key)
+            .map_or("", |(_, value)| value)
+    };
+    if value("boot_id") != patient.measured.snapshot.facts.boot_id {
+        return Outcome::ok("enabled; it has not acted in this boot yet");
+    }
+    let evidence = format!(
+        "in this boot: {}, after {} s",
+        value("outcome"),
+        value("waited")
+    );
+    match value("outcome") {
+        "failed" => Outcome::warn(
+            format!("{evidence}; the clock stands before a time already seen"),
+            "give the node a time server that it can reach, then restart k3s",
+        ),
+        _ => Outcome::ok(evidence),
     }
 }

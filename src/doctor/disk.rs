@@ -176,3 +176,26 @@ pub(super) fn stalled(text: &str) -> Option<f64> {
         .parse()
         .ok()
 }
+/// Storage errors of a day above which it fails.
+const MANY_ERRORS: usize = 5;
+
+pub(super) fn errors(patient: &Patient<'_>) -> Outcome {
+    let Some(lines) = patient.lines("storage-log") else {
+        return Outcome::unknown(
+            "there is no journal to look into",
+            "look at `dmesg` on the node",
+        );
+    };
+    let lines: Vec<&str> = lines.filter(|line| !line.trim().is_empty()).collect();
+    let Some(last) = lines.last() else {
+        return Outcome::ok("none in 24 h");
+    };
+    let evidence = format!("{} in 24 h, the last: {last}", lines.len());
+    let hint = "a loose cable, too little power, or a drive that dies: back it up, change the cable, then the drive; for one \
+                that is reset, `selfheal apply` sets a quirk";
+    if lines.len() > MANY_ERRORS {
+        Outcome::fail(evidence, hint)
+    } else {
+        Outcome::warn(evidence, hint)
+    }
+}

@@ -75,11 +75,33 @@ pub enum Measure {
     KernelModules,
     /// NVMe drives.
     NvmeHealth,
+    /// What the kernel's log of a day says of disks.
+    StorageLog,
+    /// The units of k3s, and those that Longhorn needs.
+    K3sUnits,
+    /// k3s's version.
+    K3sVersion,
+    /// Sizes and modes of k3s's files.
+    K3sFiles,
+    /// What k3s logged in the last minutes.
+    K3sLog,
+    /// k3s's certificates.
+    Certificates,
+    /// Whether the API is ready, and how fast it says so.
+    Api,
+    /// The nodes and pods that the API knows.
+    Cluster,
+    /// The guard before k3s.
+    Guard,
+    /// What the reaper finds.
+    Ghosts,
+    /// Addresses of pods, and the sandboxes they belong to.
+    Leases,
 }
 
 impl Measure {
     /// All of them, in the order in which they start.
-    pub const ALL: [Measure; 23] = [
+    pub const ALL: [Measure; 34] = [
         Measure::Clock,
         Measure::Facts,
         Measure::BootFiles,
@@ -103,6 +125,17 @@ impl Measure {
         Measure::Records,
         Measure::KernelModules,
         Measure::NvmeHealth,
+        Measure::StorageLog,
+        Measure::K3sUnits,
+        Measure::K3sVersion,
+        Measure::K3sFiles,
+        Measure::K3sLog,
+        Measure::Certificates,
+        Measure::Api,
+        Measure::Cluster,
+        Measure::Guard,
+        Measure::Ghosts,
+        Measure::Leases,
     ];
 
     /// The name of its function in the script.
@@ -131,6 +164,17 @@ impl Measure {
             Measure::Records => "records",
             Measure::KernelModules => "kernel_modules",
             Measure::NvmeHealth => "nvme_health",
+            Measure::StorageLog => "storage_log",
+            Measure::K3sUnits => "k3s_units",
+            Measure::K3sVersion => "k3s_version",
+            Measure::K3sFiles => "k3s_files",
+            Measure::K3sLog => "k3s_log",
+            Measure::Certificates => "certificates",
+            Measure::Api => "api",
+            Measure::Cluster => "cluster",
+            Measure::Guard => "guard",
+            Measure::Ghosts => "ghosts",
+            Measure::Leases => "leases",
         }
     }
 }

@@ -8,12 +8,16 @@ mod boot;
 mod boots;
 pub mod check;
 mod clock;
+mod cluster;
 mod disk;
 mod drift;
 pub mod finding;
+mod ghosts;
 mod journal;
 pub mod json;
+mod k3s;
 mod kernel;
+mod longhorn;
 pub mod measure;
 mod memory;
 mod network;
@@ -31,7 +35,7 @@ pub use visit::visit;
 
 use measure::Measured;
 
-use crate::inventory::{Node, NodeName};
+use crate::inventory::{Node, NodeName, Versions};
 
 /// What all checks say of one node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,11 +62,12 @@ impl Diagnosis {
     }
 }
 
-/// Judges the nodes that were measured.
-pub fn examine(measured: &[(&Node, &Measured)]) -> Vec<Diagnosis> {
+/// Judges the nodes that were measured, which are to run these versions.
+pub fn examine(versions: &Versions, measured: &[(&Node, &Measured)]) -> Vec<Diagnosis> {
     let diagnosis = |(node, measures): &(&Node, &Measured)| {
         let patient = Patient {
             node,
+            versions,
             measured: measures,
             all: measured,
         };

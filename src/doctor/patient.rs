@@ -1,22 +1,24 @@
 //! A node before the doctor: what the inventory wants of it, and what was measured on it and the others.
 
 use super::measure::Measured;
-use crate::inventory::{Model, Node};
+use crate::inventory::{Model, Node, Versions};
 
 /// One node with all that a check may look at.
 #[derive(Clone, Copy)]
 pub struct Patient<'a> {
     /// The node as the inventory has it.
     pub node: &'a Node,
+    /// What the cluster is to run.
+    pub versions: &'a Versions,
     /// What was measured on it.
     pub measured: &'a Measured,
     /// All nodes that were measured, this one too.
     pub all: &'a [(&'a Node, &'a Measured)],
 }
 
-impl Patient<'_> {
+impl<'a> Patient<'a> {
     /// The content of a frame of doctor's script; empty when there is none.
-    pub fn text(&self, frame: &str) -> &str {
+    pub fn text(&self, frame: &str) -> &'a str {
         self.measured.text(&format!("doctor {frame}"))
     }
 

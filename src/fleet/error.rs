@@ -103,6 +103,14 @@ pub enum NodeError {
     /// The plan itself refuses.
     #[error("not applied: {0}")]
     Refused(String),
+    /// The reaper cannot do its work.
+    #[error("cannot look for ghosts: {why}")]
+    CannotHeal {
+        /// Why.
+        why: String,
+        /// What the user can do.
+        hint: &'static str,
+    },
     /// The node did not come back from a reboot.
     #[error("the node did not come back within {seconds} s of its reboot{}", last_try.as_deref().map_or(String::new(), |last| format!(" (last try: {last})")))]
     NotBack {
@@ -213,6 +221,7 @@ impl NodeError {
             | NodeError::Step { .. }
             | NodeError::LockedOut { .. }
             | NodeError::NoKeyLogin { .. }
+            | NodeError::CannotHeal { .. }
             | NodeError::Refused(_)
             | NodeError::RebootsStopped(_)
             | NodeError::RunTimeout { .. }
@@ -278,6 +287,7 @@ impl NodeError {
             NodeError::NotDrained { .. } => {
                 "`kubectl get pods -A -o wide` shows what stayed; move it, or give it longer (k3s.drain_timeout)"
             }
+            NodeError::CannotHeal { hint, .. } => hint,
             NodeError::RebootsStopped(_) => "put that node right, then apply again",
             NodeError::NotConverged(_) => {
                 "something on the node sets it otherwise; `selfheal plan` shows what differs"

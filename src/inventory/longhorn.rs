@@ -121,8 +121,7 @@ fn mount_point(text: &str) -> Result<String, Wrong> {
         text.strip_prefix(*folder)
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
-    if TAKEN.contains(&text) || names == "var/lib" || FORBIDDEN.iter().any(|folder| below(&folder))
-    {
+    if TAKEN.contains(&text) || names == "var/lib" || FORBIDDEN.iter().any(below) {
         return Err(
             Wrong::new(format!("`{}` belongs to the system", shown(text)))
                 .help("like `/var/lib/longhorn` or `/mnt/longhorn`"),

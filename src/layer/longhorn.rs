@@ -20,6 +20,7 @@ use crate::resource::{Resource, Wanted};
 
 const MODULES_FILE: Template = landing!("/etc/modules-load.d/91-selfheal-longhorn.conf");
 const INITIATOR: Template = landing!("/etc/iscsi/initiatorname.iscsi");
+const ISCSID_ORDER: Template = landing!("/etc/systemd/system/iscsid.service.d/50-selfheal.conf");
 const BLACKLIST: Template = landing!("/etc/multipath/conf.d/90-selfheal-longhorn.conf");
 const MOUNT_POINT: Template = landing!("/etc/systemd/system/selfheal-longhorn-mount-point.service");
 /// Lands under the name that its mount point gives it.
@@ -29,6 +30,7 @@ const DEVICE: Template =
     landing!("/etc/systemd/system/dev-disk-by\\x2duuid-UUID.device.d/50-selfheal.conf");
 
 const MOUNT_POINT_UNIT: &str = "selfheal-longhorn-mount-point.service";
+const ISCSID_FOLDER: &str = "/etc/systemd/system/iscsid.service.d";
 const BLACKLIST_FOLDER: &str = "/etc/multipath/conf.d";
 const FSTAB: &str = "/etc/fstab";
 const SYSTEM: &str = "/etc/systemd/system";
@@ -58,6 +60,8 @@ pub(super) fn questions(node: &Node) -> Questions {
     let mut files: Vec<Utf8PathBuf> = [
         MODULES_FILE.0,
         INITIATOR.0,
+        ISCSID_ORDER.0,
+        ISCSID_FOLDER,
         BLACKLIST.0,
         BLACKLIST_FOLDER,
         FSTAB,
@@ -105,6 +109,8 @@ pub(super) fn desired(
     resources.push(verbatim(LAYER, MODULES_FILE, 0o644));
     resources.extend(MODULES.map(|name| want(Wanted::Module(name.to_owned()))));
     initiator(inventory, node, snapshots, snapshot, &mut resources)?;
+    resources.push(want(Wanted::Directory(ISCSID_FOLDER.into())));
+    resources.push(verbatim(LAYER, ISCSID_ORDER, 0o644));
     resources.push(want(Wanted::Running(ISCSID.to_owned())));
     multipath(node.longhorn.multipath, snapshot, &mut resources);
     if let Some(disk) = DataMount::of(&node.longhorn) {

@@ -201,6 +201,7 @@ peers() { # ADDRESS PORT OUTCOME: whether the other nodes' ports answer; "refuse
 
 settings() {
 	show 'doctor fstab' /etc/fstab
+	frame 'doctor initiator' && sed -n 's/^InitiatorName *= *//p' /etc/iscsi/initiatorname.iscsi | tail -n 1
 	frame 'doctor ufw' && grep -s -m 1 '^ENABLED=' /etc/ufw/ufw.conf
 	frame 'doctor flush' && grep -s -n '^[[:space:]]*flush ruleset' /etc/nftables.conf /etc/nftables/*.nft /dev/null
 	return 0
@@ -258,6 +259,121 @@ nvme_health() {
 		frame "doctor smart ${controller##*/}" && soon nvme smart-log -o json "/dev/${controller##*/}"
 	done
 	return 0
+}
+
+storage_log() { # what the kernel says of cards and drives, in a day
+	command -v journalctl >/dev/null || return 1
+	frame 'doctor storage-log'
+	soon journalctl -q --no-pager _TRANSPORT=kernel --since=-24h -o short-unix |
+		grep -E 'mmc[0-9]+:.*(error|timeout|timed out|CRC)|I/O error|nvme.*(timeout|reset controller|controller is down|I/O Cmd)|usb .*reset SuperSpeed|uas_eh_(abort|device_reset)' |
+		grep -v -E 'dev (loop|fd|sr|zram)[0-9]' | tail -n 200 | cut -c 1-400
+	return 0
+}
+
+k3s_units() { # k3s, the gate before it, and what Longhorn needs or cannot bear
+	frame 'doctor k3s-units'
+	soon systemctl show --property=Id,LoadState,ActiveState,SubState,UnitFileState,NRestarts,Result \
+		--property=ActiveEnterTimestampMonotonic,After,ExecStartPre -- k3s.service k3s-agent.service \
+		selfheal-clock.service iscsid.service iscsid.socket multipathd.service multipathd.socket
+}
+
+k3s_version() {
+	frame 'doctor k3s-version'
+	command -v k3s >/dev/null && soon k3s --version
+	return 0
+}
+
+k3s_files() { # modes and sizes; what is secret is not read
+	frame 'doctor k3s-files'
+	for k3s_file in /etc/rancher/k3s/k3s.yaml /etc/rancher/k3s/config.yaml /etc/rancher/node/password \
+		/var/lib/rancher/k3s/server/token /var/lib/rancher/k3s/server/agent-token \
+		/var/lib/rancher/k3s/server/db/state.db /var/lib/rancher/k3s/server/db/state.db-wal \
+		/var/lib/rancher/k3s/server/db/etcd/member/snap/db; do
+		[ -e "$k3s_file" ] && stat -L -c '%a %U %s %n' -- "$k3s_file"
+	done
+	show 'doctor last-guard' /var/lib/selfheal/last-guard
+	show 'doctor guard-outcome' /run/selfheal/guard
+	show 'doctor clock-gate' /var/lib/selfheal/last-clock
+	frame 'doctor scripts'
+	for k3s_file in guard clock reap alive; do
+		[ -x "/usr/local/libexec/selfheal/$k3s_file" ] && printf '%s\n' "$k3s_file"
+	done
+	return 0
+}
+
+k3s_log() { # of the last 15 minutes: names that are taken, a node that the cluster does not accept
+	frame 'doctor k3s-log'
+	soon journalctl -q --no-pager -u k3s.service -u k3s-agent.service --since=-15min -o short-unix |
+		grep -E 'failed to reserve (sandbox|container) name|is reserved for|Node password rejected' |
+		tail -n 50 | cut -c 1-400
+	return 0
+}
+
+certificates() { # the first of each file is its own, the others are the CA's
+	for certificate in /var/lib/rancher/k3s/server/tls/*.crt /var/lib/rancher/k3s/server/tls/etcd/*.crt \
+		/var/lib/rancher/k3s/agent/*.crt; do
+		[ -s "$certificate" ] || continue
+		frame "doctor certificate $certificate"
+		sed -n '/-----BEGIN CERTIFICATE/,$p; /-----END CERTIFICATE/q' "$certificate"
+	done
+	return 0
+}
+
+api() { # five times: exit code, uptime before and after, the milliseconds that kubectl says, its last line
+	[ -r /etc/rancher/k3s/k3s.yaml ] || return 0
+	frame 'doctor api'
+	for _ in 1 2 3 4 5; do
+		read -r api_began _ </proc/uptime
+		api_said=$(timeout -k 1 8 k3s kubectl --kubeconfig /etc/rancher/k3s/k3s.yaml get --raw /readyz -v=6 2>&1)
+		api_code=$?
+		read -r api_ended _ </proc/uptime
+		api_took=$(printf '%s\n' "$api_said" | sed -n 's/.* in \([0-9]*\) milliseconds.*/\1/p; s/.* milliseconds=\([0-9]*\).*/\1/p' | tail -n 1)
+		printf '%s %s %s %s %s\n' "$api_code" "$api_began" "$api_ended" "${api_took:--}" \
+			"$(printf '%s\n' "$api_said" | tail -n 1 | cut -c 1-300)"
+		[ "$api_code" -eq 0 ] || break
+	done
+	return 0
+}
+
+cluster() { # what a server's API knows of nodes and pods
+	[ -r /etc/rancher/k3s/k3s.yaml ] || return 0
+	frame 'doctor cluster'
+	soon k3s kubectl --kubeconfig /etc/rancher/k3s/k3s.yaml get nodes,pods -A -o json
+	return 0
+}
+
+guard() { # what systemd complains of in k3s's own units
+	frame 'doctor verify'
+	for guard_unit in k3s.service k3s-agent.service; do
+		[ -e "/etc/systemd/system/$guard_unit" ] || continue
+		soon systemd-analyze verify "$guard_unit" 2>&1 | grep -E 'k3s|selfheal' | head -n 5 | cut -c 1-400
+	done
+	return 0
+}
+
+k3s_runs() { soon systemctl is-active --quiet k3s.service || soon systemctl is-active --quiet k3s-agent.service; }
+
+ghosts() { # what the reaper would remove
+	frame 'doctor ghosts'
+	[ -x /usr/local/libexec/selfheal/reap ] && k3s_runs || return 0
+	soon /usr/local/libexec/selfheal/reap look 2>&1
+	printf 'exit %s\n' "$?"
+}
+
+leases() { # files of 0 bytes; addresses with their owners, those of the last two minutes left out; all sandboxes
+	frame 'doctor leases'
+	[ -d /var/lib/cni ] || { printf 'answered\n' && return 0; }
+	find /var/lib/cni -type f -size 0 ! -name lock ! -path '*.stale-*' | head -n 20 | sed 's/^/empty /'
+	find /var/lib/cni/networks -type f -mmin +2 ! -name lock ! -name 'last_reserved_ip*' | head -n 300 |
+		while IFS= read -r lease_file; do
+			lease_owner=
+			IFS= read -r lease_owner <"$lease_file"
+			printf 'lease %s %s\n' "${lease_file##*/}" "$(printf '%s' "${lease_owner%% *}" | tr -d '\r')"
+		done
+	k3s_runs || return 0
+	lease_sandboxes=$(soon k3s crictl --timeout 30s pods -q --no-trunc) || return 0
+	printf '%s\n' "$lease_sandboxes" | sed '/./s/^/sandbox /'
+	printf 'answered\n'
 }
 
 examine() {

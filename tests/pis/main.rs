@@ -12,6 +12,7 @@ mod interrupted;
 mod k3s;
 mod lab;
 mod lockout;
+mod longhorn;
 mod odd;
 mod packages;
 mod trial;

@@ -8,7 +8,7 @@ use crate::binary::{Ended, Home};
 const EVERYWHERE: [&str; 5] = ["--inventory", "--quiet", "--verbose", "--color", "--help"];
 
 /// Every command with an argument that it needs, and the options that only some take.
-const COMMANDS: [(&[&str], &[&str]); 12] = [
+const COMMANDS: [(&[&str], &[&str]); 13] = [
     (
         &["init", "jarvis=127.0.0.1:1"],
         &[
@@ -30,6 +30,7 @@ const COMMANDS: [(&[&str], &[&str]); 12] = [
     (&["doctor"], &["--on", "--parallel", "--json"]),
     (&["bootstrap"], CONVERGE),
     (&["apply"], CONVERGE),
+    (&["heal", "jarvis"], &["--yes", "--json"]),
     (&["trust", "jarvis"], &["--fingerprint", "--json"]),
     (
         &["node", "restore", "jarvis"],
@@ -131,7 +132,7 @@ async fn the_manual_page_has_every_command_with_its_options_and_every_exit_code(
             .take_while(|word| !word.contains(['.', '=']))
             .collect();
         let words = match words.as_slice() {
-            ["trust" | "completions", ..] => &words[..1],
+            ["trust" | "heal" | "completions", ..] => &words[..1],
             ["node", ..] => &words[..2],
             words => words,
         };

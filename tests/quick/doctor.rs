@@ -1,6 +1,7 @@
 //! `selfheal doctor`: what is measured, what the checks make of it, and how it is shown.
 
 mod checks;
+mod k3s;
 mod script;
 mod shown;
 
@@ -42,6 +43,74 @@ const UNITS: &str = "Id=watchdog.service\nLoadState=not-found\nActiveState=inact
 const LEDGER: &str = "hardening\tfile\t/etc/sysctl.d/90-selfheal.conf\taa11\tnothing\n\
     hardening\tfile\t/etc/ssh/sshd_config.d/00-selfheal.conf\tbb22\tnothing\n\
     hardening\tedit\t/etc/hosts\tcc33\toriginal";
+
+/// k3s's units on a node where this one is active.
+fn units_of_k3s(service: &str) -> String {
+    let unit = |name: &str, loaded: bool| {
+        let (load, active, sub, state) = match loaded {
+            true => ("loaded", "active", "running", "enabled"),
+            false => ("not-found", "inactive", "dead", ""),
+        };
+        format!(
+            "Id={name}\nLoadState={load}\nActiveState={active}\nSubState={sub}\nUnitFileState={state}\nNRestarts=0\n\
+             Result=success\nActiveEnterTimestampMonotonic=60000000\nAfter=basic.target selfheal-clock.service\n\
+             ExecStartPre={{ path=/usr/local/libexec/selfheal/guard ; argv[]=/usr/local/libexec/selfheal/guard pre ; }}\n"
+        )
+    };
+    let units = [
+        ("k3s.service", service == "k3s.service"),
+        ("k3s-agent.service", service == "k3s-agent.service"),
+        ("selfheal-clock.service", true),
+        ("iscsid.service", true),
+        ("iscsid.socket", false),
+        ("multipathd.service", false),
+        ("multipathd.socket", false),
+    ];
+    units.map(|(name, loaded)| unit(name, loaded)).join("\n")
+}
+
+/// What the API says of two healthy nodes and two pods.
+const CLUSTER: &str = r#"{"kind": "List", "items": [
+    {"kind": "Node", "metadata": {"name": "jarvis"}, "spec": {}, "status": {"conditions": [
+        {"type": "MemoryPressure", "status": "False"}, {"type": "Ready", "status": "True"}]}},
+    {"kind": "Node", "metadata": {"name": "ultron"}, "spec": {}, "status": {"conditions": [
+        {"type": "Ready", "status": "True"}]}},
+    {"kind": "Pod", "metadata": {"name": "coredns-1", "namespace": "kube-system"}, "spec": {"nodeName": "jarvis"},
+        "status": {"phase": "Running", "containerStatuses": [{"state": {"running": {}}}]}},
+    {"kind": "Pod", "metadata": {"name": "job-1", "namespace": "default"}, "spec": {"nodeName": "ultron"},
+        "status": {"phase": "Succeeded", "containerStatuses": [{"state": {"terminated": {}}}]}}]}"#;
+
+const K3S_FILES: &str = "600 root 2957 /etc/rancher/k3s/k3s.yaml\n600 root 33 /etc/rancher/node/password\n\
+    600 root 110 /var/lib/rancher/k3s/server/token\n644 root 9000000 /var/lib/rancher/k3s/server/db/state.db\n\
+    644 root 4000000 /var/lib/rancher/k3s/server/db/state.db-wal";
+
+/// Three sandboxes, each with a lease.
+fn leases() -> String {
+    let id = |letter: &str| letter.repeat(64);
+    let lines = ["a", "b"].map(|letter| {
+        format!(
+            "lease 10.42.0.1{letter} {}\nsandbox {}",
+            id(letter),
+            id(letter)
+        )
+    });
+    format!("{}\nsandbox {}\nanswered", lines.join("\n"), id("c"))
+}
+
+/// What differs on the worker ultron from jarvis, where both are healthy.
+fn worker() -> Frames {
+    let mut frames = healthy();
+    let mut is = |name: &str, text: &str| drop(frames.insert(name.to_owned(), text.to_owned()));
+    is("fact hostname", "ultron");
+    is("doctor hosts", "127.0.0.1 localhost\n127.0.1.1 ultron");
+    is("doctor peers", "192.0.2.1 6443 open");
+    is("doctor initiator", "iqn.1993-08.org.debian:01:ultron");
+    is("doctor k3s-units", &units_of_k3s("k3s-agent.service"));
+    is("doctor k3s-files", "600 root 33 /etc/rancher/node/password");
+    frames.remove("doctor api");
+    frames.remove("doctor cluster");
+    frames
+}
 
 /// A Pi 5 as it should be.
 fn healthy() -> Frames {
@@ -97,6 +166,23 @@ fn healthy() -> Frames {
         ("doctor hz", "CONFIG_HZ=250".into()),
         ("doctor kernels", "1700000000 /lib/modules/6.12.34+rpt-rpi-2712/\n1700000000 /lib/modules/6.12.34+rpt-rpi-v8/".into()),
         ("doctor modules", "overlay loaded\nbr_netfilter loaded\nvxlan loaded".into()),
+        ("doctor storage-log", String::new()),
+        ("doctor initiator", "iqn.1993-08.org.debian:01:jarvis".into()),
+        ("doctor k3s-units", units_of_k3s("k3s.service")),
+        ("doctor k3s-version", "k3s version v1.36.3+k3s1 (c0ffee12)\ngo version go1.25.4".into()),
+        ("doctor k3s-files", K3S_FILES.into()),
+        ("doctor last-guard", "boot_id b5\nprevious b4\nunclean yes\ncni set aside as /var/lib/cni.stale-1\nms 40".into()),
+        ("doctor guard-outcome", "new".into()),
+        ("doctor clock-gate", "boot_id b5\noutcome synchronised\nwaited 4\nfloor 1\nclock 2".into()),
+        ("doctor scripts", "guard\nclock\nreap\nalive".into()),
+        ("doctor k3s-log", String::new()),
+        ("doctor certificate /var/lib/rancher/k3s/server/tls/serving-kube-apiserver.crt", k3s::YEAR.into()),
+        ("doctor certificate /var/lib/rancher/k3s/server/tls/server-ca.crt", k3s::DECADES.into()),
+        ("doctor api", ["0 100.10 101.90 14 ok"; 5].join("\n")),
+        ("doctor cluster", CLUSTER.into()),
+        ("doctor verify", String::new()),
+        ("doctor ghosts", "before sandboxes 3 ready 3 ghosts 0\nexit 0".into()),
+        ("doctor leases", leases()),
         ("doctor boots", "b3 4000 clean reboot\nb4 5000 clean reboot\nb5 - running -".into()),
     ];
     frames
@@ -142,9 +228,7 @@ fn outcome(check: Check, settings: &str, frames: &[(&str, &str)]) -> Outcome {
             .iter()
             .map(|(name, text)| ((*name).to_owned(), (*text).to_owned())),
     );
-    let mut ultron = healthy();
-    ultron.insert("fact hostname".to_owned(), "ultron".to_owned());
-    let (jarvis, ultron) = (measured(&jarvis, None), measured(&ultron, None));
+    let (jarvis, ultron) = (measured(&jarvis, None), measured(&worker(), None));
     let all = [
         (&inventory.nodes[0], &jarvis),
         (&inventory.nodes[1], &ultron),
@@ -153,6 +237,7 @@ fn outcome(check: Check, settings: &str, frames: &[(&str, &str)]) -> Outcome {
         check,
         &Patient {
             node: all[0].0,
+            versions: &inventory.versions,
             measured: all[0].1,
             all: &all,
         },
@@ -161,7 +246,7 @@ fn outcome(check: Check, settings: &str, frames: &[(&str, &str)]) -> Outcome {
 
 proptest::proptest! {
     #[test]
-    fn whatever_a_node_says_is_judged_without_a_panic(texts in proptest::collection::vec("[ -~\n]{0,40}", 60), bytes: Vec<u8>) {
+    fn whatever_a_node_says_is_judged_without_a_panic(texts in proptest::collection::vec("[ -~\n]{0,40}", 90), bytes: Vec<u8>) {
         let _ = Measured::parse(&bytes, NONCE, 0.0, None);
         let inventory = inventory("");
         let mut frames = healthy();
@@ -172,7 +257,8 @@ proptest::proptest! {
         let measured = measured(&frames, None);
         let all = [(&inventory.nodes[0], &measured)];
         for check in Check::ALL {
-            judge(check, &Patient { node: all[0].0, measured: &measured, all: &all });
+            judge(check, &Patient { node: all[0].0,
+            versions: &inventory.versions, measured: &measured, all: &all });
         }
     }
 }

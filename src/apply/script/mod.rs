@@ -18,6 +18,7 @@ use body::Body;
 const FUNCTIONS: &str = include_str!("../../../templates/session/step.sh");
 const BOOT_FUNCTIONS: &str = include_str!("../../../templates/session/boot.sh");
 const TRIAL_FUNCTIONS: &str = include_str!("../../../templates/session/trial.sh");
+const HEAL: &str = include_str!("../../../templates/session/heal.sh");
 const GO_DOWN: &str = include_str!("../../../templates/session/go-down.sh");
 
 /// How long a step may take on a node, in seconds; its lease lasts as long.
@@ -231,6 +232,27 @@ pub fn resume(holder: &Holder, nonce: &str) -> String {
     whole(
         "attempt 'leaving safe mode' 120 /usr/local/libexec/selfheal/boots resume\nrenew_lease 0\n",
         300,
+        holder,
+        nonce,
+    )
+}
+
+/// How long the reaper may take, in seconds, with what comes before it.
+pub const HEAL_SECONDS: u64 = 1000;
+
+/// A script that shows what the reaper would do; it takes no lease.
+pub fn look(nonce: &str) -> String {
+    format!(
+        "{{\nexport LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\nnonce={nonce}\n{HEAL}\n\
+         reaper look </dev/null\nexit 0\n}}\n"
+    )
+}
+
+/// A script that lets the reaper do its work.
+pub fn heal(holder: &Holder, nonce: &str) -> String {
+    whole(
+        &format!("{HEAL}\nreaper now\nrenew_lease 0\n"),
+        HEAL_SECONDS,
         holder,
         nonce,
     )

@@ -44,6 +44,7 @@ fn what_was_not_measured_in_time_is_unknown() {
         let all = [(&inventory.nodes[0], &measured)];
         let patient = Patient {
             node: all[0].0,
+            versions: &inventory.versions,
             measured: all[0].1,
             all: &all,
         };
@@ -68,6 +69,7 @@ fn a_virtual_pi_has_no_board() {
     let all = [(&inventory.nodes[2], &measured)];
     let patient = Patient {
         node: all[0].0,
+        versions: &inventory.versions,
         measured: all[0].1,
         all: &all,
     };
@@ -963,6 +965,7 @@ fn a_share_on_a_worker_warns_and_an_address_by_dhcp_too() {
         let all = [(&inventory.nodes[index], &measured)];
         let patient = Patient {
             node: all[0].0,
+            versions: &inventory.versions,
             measured: all[0].1,
             all: &all,
         };

@@ -102,7 +102,7 @@ async fn one_connection_and_one_exec_a_node_and_one_that_is_down_holds_nobody_ba
     home.write(
         "homelab.toml",
         &format!(
-            "[cluster]\nname = \"lab\"\n[ssh]\nagent = false\nidentity = [\"{}\"]\n\
+            "[cluster]\nname = \"lab\"\n[k3s]\ninstall = false\n[ssh]\nagent = false\nidentity = [\"{}\"]\n\
              [nodes.jarvis]\nhost = \"127.0.0.1\"\nport = {}\nrole = \"control-plane\"\nmodel = \"virtual\"\nhost_key = \"{}\"\n\
              [nodes.ultron]\nhost = \"127.0.0.1\"\nport = {}\nrole = \"worker\"\nhost_key = \"{}\"\n",
             fake.identity().unwrap(),

@@ -5,7 +5,7 @@ use selfheal::doctor::text::{Shown, summary};
 use selfheal::doctor::{Diagnosis, examine, json};
 use selfheal::plan::text::Style;
 
-use super::{healthy, inventory, measured};
+use super::{healthy, inventory, measured, worker};
 
 /// A Pi with several things wrong, beside a healthy one.
 fn diagnoses() -> Vec<Diagnosis> {
@@ -21,10 +21,11 @@ fn diagnoses() -> Vec<Diagnosis> {
         "nas:/export /mnt/\u{1b}[31mnas nfs defaults 0 0",
     );
     is("doctor boots", "b4 312 unclean watchdog\nb5 - running -");
-    let mut well = healthy();
-    well.insert("fact hostname".to_owned(), "ultron".to_owned());
-    let (sick, well) = (measured(&sick, None), measured(&well, None));
-    examine(&[(&inventory.nodes[0], &sick), (&inventory.nodes[1], &well)])
+    let (sick, well) = (measured(&sick, None), measured(&worker(), None));
+    examine(
+        &inventory.versions,
+        &[(&inventory.nodes[0], &sick), (&inventory.nodes[1], &well)],
+    )
 }
 
 fn shown(diagnoses: &[Diagnosis], colour: bool, all: bool) -> String {

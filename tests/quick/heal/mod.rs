@@ -3,6 +3,7 @@
 
 mod alive;
 mod clock;
+mod command;
 mod guard;
 mod reap;
 mod units;
