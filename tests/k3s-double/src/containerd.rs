@@ -131,6 +131,20 @@ async fn import_pause(cri: &Cri) -> Result<()> {
     Ok(())
 }
 
+/// Whether systemd makes the pods' cgroups: as with k3s, where it has started this.
+fn by_systemd() -> bool {
+    std::env::var_os("INVOCATION_ID").is_some()
+}
+
+/// The cgroup that pods are in.
+pub fn cgroup_parent() -> &'static str {
+    if by_systemd() {
+        "kubepods.slice"
+    } else {
+        "/kubepods"
+    }
+}
+
 fn config() -> String {
     format!(
         r#"# Written by k3s-double at each start.
@@ -151,9 +165,10 @@ version = 2
   [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
     runtime_type = "io.containerd.runc.v2"
   [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
-    SystemdCgroup = true
+    SystemdCgroup = {systemd}
 "#,
         agent = place::AGENT,
+        systemd = by_systemd(),
         tools = place::TOOLS,
         cni = place::CNI_CONFIG,
     )

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::cri::{CONTAINER_RUNNING, Container, Cri, Image, PodSandbox};
 use crate::kubectl::arguments::Arguments;
+use crate::kubectl::get::print_columns;
 use crate::{log, place};
 
 const VALUES: &[&str] = &[
@@ -200,9 +201,7 @@ async fn pods(cri: &Cri, arguments: &Arguments) -> Result<()> {
         let items: Vec<Value> = all.iter().map(sandbox_json).collect();
         print(&json!({ "items": items }))?;
     } else {
-        println!(
-            "POD ID              CREATED             STATE               NAME                NAMESPACE           ATTEMPT             RUNTIME"
-        );
+        let mut lines = vec![head("POD ID,CREATED,STATE,NAME,NAMESPACE,ATTEMPT,RUNTIME")];
         for sandbox in all {
             let pod = sandbox.pod();
             let state = if sandbox.is_ready() {
@@ -210,17 +209,23 @@ async fn pods(cri: &Cri, arguments: &Arguments) -> Result<()> {
             } else {
                 "NotReady"
             };
-            println!(
-                "{:<20}{:<20}{state:<20}{:<20}{:<20}{:<20}(default)",
-                sandbox.id.get(..13).unwrap_or(&sandbox.id),
+            lines.push(vec![
+                sandbox.id.get(..13).unwrap_or(&sandbox.id).to_owned(),
                 ago(sandbox.created_at),
+                state.to_owned(),
                 pod.name,
                 pod.namespace,
-                pod.attempt
-            );
+                pod.attempt.to_string(),
+                "(default)".to_owned(),
+            ]);
         }
+        print_columns(&lines);
     }
     Ok(())
+}
+
+fn head(names: &str) -> Vec<String> {
+    names.split(',').map(str::to_owned).collect()
 }
 
 fn ago(nanoseconds: i64) -> String {
@@ -279,22 +284,22 @@ async fn containers(cri: &Cri, arguments: &Arguments) -> Result<()> {
             .collect();
         print(&json!({ "containers": items }))?;
     } else {
-        println!(
-            "CONTAINER           IMAGE               CREATED             STATE               NAME                ATTEMPT             POD ID"
-        );
+        let mut lines = vec![head("CONTAINER,IMAGE,CREATED,STATE,NAME,ATTEMPT,POD ID")];
         for container in all {
             let metadata = container.metadata.clone().unwrap_or_default();
             let state = container_state(&container).trim_start_matches("CONTAINER_");
-            println!(
-                "{:<20}{:<20}{:<20}{state:<20}{:<20}{:<20}{}",
+            let image = container.image_ref.trim_start_matches("sha256:");
+            lines.push(vec![
                 short(&container.id),
-                container.image_ref.get(..13).unwrap_or_default(),
+                image.get(..13).unwrap_or(image).to_owned(),
                 ago(container.created_at),
+                state.to_owned(),
                 metadata.name,
-                metadata.attempt,
-                short(&container.sandbox)
-            );
+                metadata.attempt.to_string(),
+                short(&container.sandbox),
+            ]);
         }
+        print_columns(&lines);
     }
     Ok(())
 }

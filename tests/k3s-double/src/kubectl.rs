@@ -3,7 +3,7 @@
 pub mod arguments;
 mod change;
 mod drain;
-mod get;
+pub mod get;
 mod taint;
 mod wait;
 

@@ -7,6 +7,9 @@ use super::{Kubectl, Resource, resource};
 use crate::api::objects::{name, namespace};
 use crate::client::Failure;
 
+/// What a table shows of an object.
+type Row = fn(&Value) -> Vec<String>;
+
 impl Kubectl<'_> {
     pub(super) async fn get(&self, words: &[String]) -> Result<()> {
         if let Some(path) = self.arguments.value(&["raw"]) {
@@ -87,7 +90,7 @@ impl Kubectl<'_> {
             }
             return;
         }
-        let (head, row): (&[&str], fn(&Value) -> Vec<String>) = match kind.plural {
+        let (head, row): (&[&str], Row) = match kind.plural {
             "nodes" => (&["NAME", "STATUS", "ROLES", "AGE", "VERSION"], node),
             "pods" => (&["NAME", "READY", "STATUS", "RESTARTS", "AGE"], pod),
             "deployments" => (
@@ -136,7 +139,8 @@ fn is_missing(error: &anyhow::Error) -> bool {
         .is_some_and(|failure| failure.is(http::StatusCode::NOT_FOUND))
 }
 
-fn print_columns(lines: &[Vec<String>]) {
+/// A table, its columns as wide as they have to be.
+pub fn print_columns(lines: &[Vec<String>]) {
     let columns = lines.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         let cells = lines.iter().filter_map(|line| line.get(column));

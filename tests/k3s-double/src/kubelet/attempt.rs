@@ -50,7 +50,7 @@ mod tests {
             let live = sandbox(0, 10, SANDBOX_READY);
             assert_eq!(needed(minor, &[live]), None);
             let dead = sandbox(0, 10, SANDBOX_NOTREADY);
-            assert_eq!(needed(minor, &[dead.clone()]), Some(1));
+            assert_eq!(needed(minor, std::slice::from_ref(&dead)), Some(1));
             let again = sandbox(1, 20, SANDBOX_READY);
             assert_eq!(needed(minor, &[dead, again.clone()]), None);
             let twin = sandbox(0, 15, SANDBOX_READY);

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{CONTAINER_NAME, Found, Kubelet, POD_NAME, POD_NAMESPACE, POD_UID, attempt, uid};
 use crate::api::objects::{name, namespace, now};
-use crate::containerd::PAUSE;
+use crate::containerd::{self, PAUSE};
 use crate::cri::{
     CONTAINER_RUNNING, ContainerConfig, ContainerMetadata, CreateContainerRequest, Empty,
     ImageSpec, LinuxPodSandboxConfig, PodSandbox, PodSandboxConfig, PodSandboxMetadata,
@@ -238,7 +238,7 @@ fn sandbox_config(pod: &Value, attempt: u32) -> PodSandboxConfig {
         ),
         labels: labels(pod),
         linux: Some(LinuxPodSandboxConfig {
-            cgroup_parent: "kubepods.slice".to_owned(),
+            cgroup_parent: containerd::cgroup_parent().to_owned(),
         }),
     }
 }
