@@ -62,7 +62,7 @@ pub struct Cluster {
 /// A server to talk to: the node itself, or another one over a connection of its own.
 enum Server<'s> {
     Itself(&'s Session),
-    Other(Session),
+    Other(Box<Session>),
 }
 
 impl Server<'_> {
@@ -82,7 +82,11 @@ impl Server<'_> {
 
 impl Cluster {
     /// `servers` are those of the run, and the seed wherever it is.
-    pub fn new(seed: Option<Seed>, servers: BTreeMap<NodeName, Standing>, assets: Assets) -> Cluster {
+    pub fn new(
+        seed: Option<Seed>,
+        servers: BTreeMap<NodeName, Standing>,
+        assets: Assets,
+    ) -> Cluster {
         Cluster {
             seed,
             servers: watch::Sender::new(servers),
@@ -93,13 +97,14 @@ impl Cluster {
 
     /// The node's run is over. A server that is not up by now will not be.
     pub fn over(&self, node: &NodeName) {
-        self.servers.send_if_modified(|servers| match servers.get_mut(node) {
-            Some(standing @ Standing::Coming) => {
-                *standing = Standing::Failed;
-                true
-            }
-            _ => false,
-        });
+        self.servers
+            .send_if_modified(|servers| match servers.get_mut(node) {
+                Some(standing @ Standing::Coming) => {
+                    *standing = Standing::Failed;
+                    true
+                }
+                _ => false,
+            });
     }
 
     fn is_up(&self, node: &NodeName) {
@@ -117,7 +122,9 @@ impl Cluster {
         if self.is_seed(&node.name) {
             return Ok(());
         }
-        let counts = |name: &NodeName| *name != node.name && (node.role == Role::Worker || self.is_seed(name));
+        let counts = |name: &NodeName| {
+            *name != node.name && (node.role == Role::Worker || self.is_seed(name))
+        };
         let mut servers = self.servers.subscribe();
         let settled = servers
             .wait_for(|servers| {
@@ -128,7 +135,9 @@ impl Cluster {
         let Ok(settled) = settled else {
             return Err(NodeError::Interrupted);
         };
-        let failed = settled.iter().find(|(name, standing)| counts(name) && **standing == Standing::Failed);
+        let failed = settled
+            .iter()
+            .find(|(name, standing)| counts(name) && **standing == Standing::Failed);
         match failed {
             Some((name, _)) => Err(NodeError::NoServer(name.to_string())),
             None => Ok(()),
@@ -143,7 +152,7 @@ impl Cluster {
                     server: seed.name.to_string(),
                     source,
                 })?;
-                Ok(Server::Other(session))
+                Ok(Server::Other(Box::new(session)))
             }
             _ => Ok(Server::Itself(&reached.session)),
         }
@@ -158,7 +167,11 @@ impl Run {
         plan: &NodePlan,
         ledger: &mut Ledger,
     ) -> Result<(), NodeError> {
-        let steps: Vec<Step<'_>> = plan.steps().into_iter().filter(|step| step.phase.is_of_the_cluster()).collect();
+        let steps: Vec<Step<'_>> = plan
+            .steps()
+            .into_iter()
+            .filter(|step| step.phase.is_of_the_cluster())
+            .collect();
         if steps.is_empty() {
             self.cluster.is_up(&reached.node.name);
             return Ok(());
@@ -169,9 +182,21 @@ impl Run {
             self.go_on()?;
             let file = artifact.asset.file_name();
             let mut progress = telling(&self.events, name.as_str(), &file);
-            upload(&reached.session, artifact, path, &self.claim.on(&reached.snapshot), &mut progress).await?;
+            upload(
+                &reached.session,
+                artifact,
+                path,
+                &self.claim.on(&reached.snapshot),
+                &mut progress,
+            )
+            .await?;
         }
-        self.while_waiting(reached, "its server", self.cluster.servers_up(&reached.node)).await?;
+        self.while_waiting(
+            reached,
+            "its server",
+            self.cluster.servers_up(&reached.node),
+        )
+        .await?;
         let _turn = self.turn_in_cluster(reached).await?;
         self.go_on()?;
         if let Some(step) = steps.iter().find(|step| step.phase == Phase::Cluster) {
@@ -184,7 +209,9 @@ impl Run {
         if self.cluster.is_seed(&name) {
             let node = &reached.node;
             let some = node.k3s.disable.len() < crate::inventory::K3sComponent::ALL.len();
-            let k3s = K3s { session: &reached.session };
+            let k3s = K3s {
+                session: &reached.session,
+            };
             let pods = k3s.await_pods(some, node.k3s.start_timeout.get());
             self.while_waiting(reached, "k3s's own pods", pods).await?;
         }
@@ -200,13 +227,18 @@ impl Run {
     }
 
     /// Further servers one at a time, and so whoever is a part of the cluster already.
-    async fn turn_in_cluster(&self, reached: &Reached) -> Result<Option<MutexGuard<'_, ()>>, NodeError> {
+    async fn turn_in_cluster(
+        &self,
+        reached: &Reached,
+    ) -> Result<Option<MutexGuard<'_, ()>>, NodeError> {
         let joins = reached.node.role == Role::Worker && reached.snapshot.k3s_version.is_none();
         if joins || self.cluster.is_seed(&reached.node.name) {
             return Ok(None);
         }
         let turn = async { Ok(self.cluster.turn.lock().await) };
-        self.while_waiting(reached, "its turn", turn).await.map(Some)
+        self.while_waiting(reached, "its turn", turn)
+            .await
+            .map(Some)
     }
 
     /// Everything of k3s on the node itself, until it is ready.
@@ -219,7 +251,11 @@ impl Run {
     ) -> Result<(), NodeError> {
         let began = Instant::now();
         let (name, changes) = (reached.node.name.to_string(), step.changes.len());
-        self.events.send(Event::StepStarted { node: name.clone(), step: step.phase.as_str(), changes });
+        self.events.send(Event::StepStarted {
+            node: name.clone(),
+            step: step.phase.as_str(),
+            changes,
+        });
         let actions = || step.changes.iter().flat_map(|change| &change.actions);
         let secrets = self.secrets(reached, actions()).await?;
         for action in actions() {
@@ -230,26 +266,36 @@ impl Run {
                 forgotten?;
             }
         }
-        let upgrades = |action: &Action| {
-            matches!(action, Action::InstallAsset(wanted) if wanted.asset == Asset::Program && wanted.found.is_some())
-        };
+        let upgrades = |action: &Action| matches!(action, Action::InstallAsset(wanted) if wanted.asset == Asset::Program && wanted.found.is_some());
         let drained = actions().any(upgrades) && self.out_of_service(reached).await?;
         *ledger = self.step(reached, step, ledger, None, &secrets).await?;
-        self.events.send(Event::StepDone { node: name.clone(), step: step.phase.as_str(), changes, took: began.elapsed() });
+        self.events.send(Event::StepDone {
+            node: name.clone(),
+            step: step.phase.as_str(),
+            changes,
+            took: began.elapsed(),
+        });
         if !plan.wants_k3s() {
             return Ok(());
         }
         let node = &reached.node;
         let unit = layer::k3s::unit(node.role);
         let limit = node.k3s.start_timeout.get();
-        let k3s = K3s { session: &reached.session };
-        self.while_waiting(reached, unit, k3s.await_unit(unit, limit)).await?;
+        let k3s = K3s {
+            session: &reached.session,
+        };
+        self.while_waiting(reached, unit, k3s.await_unit(unit, limit))
+            .await?;
         self.ready(reached).await?;
         if drained {
             self.in_service(reached).await?;
         }
         let took = began.elapsed();
-        let text = format!("ready after {:.1} s, with k3s {}", took.as_secs_f64(), self.inventory.versions.k3s());
+        let text = format!(
+            "ready after {:.1} s, with k3s {}",
+            took.as_secs_f64(),
+            self.inventory.versions.k3s()
+        );
         self.events.send(Event::Note { node: name, text });
         Ok(())
     }
@@ -260,8 +306,14 @@ impl Run {
         let server = self.cluster.server(reached).await?;
         let version = self.inventory.versions.k3s();
         let k3s = server.k3s();
-        let ready = k3s.await_node(node.name.as_str(), version.as_str(), node.k3s.start_timeout.get());
-        let object = self.while_waiting(reached, "the node to be ready", ready).await;
+        let ready = k3s.await_node(
+            node.name.as_str(),
+            version.as_str(),
+            node.k3s.start_timeout.get(),
+        );
+        let object = self
+            .while_waiting(reached, "the node to be ready", ready)
+            .await;
         server.close().await;
         object
     }
@@ -291,14 +343,25 @@ impl Run {
         Ok(secrets)
     }
 
-    async fn own_secret(&self, node: &Node, path: &camino::Utf8Path) -> Result<Option<SecretString>, NodeError> {
+    async fn own_secret(
+        &self,
+        node: &Node,
+        path: &camino::Utf8Path,
+    ) -> Result<Option<SecretString>, NodeError> {
         let k3s = &node.k3s;
-        let secret = if path.ends_with("agent-token") { &k3s.agent_token } else { &k3s.token };
+        let secret = if path.ends_with("agent-token") {
+            &k3s.agent_token
+        } else {
+            &k3s.token
+        };
         let Some(secret) = secret else {
             return Ok(None);
         };
         let home = fleet::home()?;
-        let value = secret.resolve(&home).await.map_err(|source| NodeError::Secret { source })?;
+        let value = secret
+            .resolve(&home)
+            .await
+            .map_err(|source| NodeError::Secret { source })?;
         Ok(Some(value))
     }
 
@@ -313,13 +376,19 @@ impl Run {
                 let k3s = server.k3s();
                 let Some(object) = k3s.node(&edit.name).await? else {
                     let what = format!("{} is no node of the cluster", edit.name);
-                    return Err(NodeError::NotUp { what, said: String::new() });
+                    return Err(NodeError::NotUp {
+                        what,
+                        said: String::new(),
+                    });
                 };
-                k3s.edit(&edit.name, &node_object::calls(edit, &object)).await?;
+                k3s.edit(&edit.name, &node_object::calls(edit, &object))
+                    .await?;
             }
             Ok(())
         };
-        let registered = self.while_waiting(reached, "labels and taints", registered).await;
+        let registered = self
+            .while_waiting(reached, "labels and taints", registered)
+            .await;
         server.close().await;
         registered
     }
@@ -333,8 +402,14 @@ impl Run {
         let server = match self.cluster.server(reached).await {
             Ok(server) => server,
             Err(error) => {
-                let text = format!("not drained, because nobody can be asked: {}", error.chain());
-                self.events.send(Event::Note { node: name.to_owned(), text });
+                let text = format!(
+                    "not drained, because nobody can be asked: {}",
+                    error.chain()
+                );
+                self.events.send(Event::Note {
+                    node: name.to_owned(),
+                    text,
+                });
                 return Ok(false);
             }
         };
@@ -343,13 +418,16 @@ impl Run {
             match k3s.node(name).await? {
                 // What the user cordoned stays so; a kubelet that is dead evicts nothing.
                 Some(object) if object.ready && !object.cordoned => {
-                    k3s.drain(name, reached.node.k3s.drain_timeout.get()).await?;
+                    k3s.drain(name, reached.node.k3s.drain_timeout.get())
+                        .await?;
                     Ok(true)
                 }
                 _ => Ok(false),
             }
         };
-        let drained = self.while_waiting(reached, "its pods to leave", drained).await;
+        let drained = self
+            .while_waiting(reached, "its pods to leave", drained)
+            .await;
         server.close().await;
         drained
     }
@@ -364,14 +442,22 @@ impl Run {
             let began = Instant::now();
             while !k3s.node(name).await?.is_some_and(|object| object.ready) {
                 if began.elapsed() >= limit {
-                    let what = format!("{name} is not ready after {} s (k3s.start_timeout)", limit.as_secs());
-                    return Err(NodeError::NotUp { what, said: String::new() });
+                    let what = format!(
+                        "{name} is not ready after {} s (k3s.start_timeout)",
+                        limit.as_secs()
+                    );
+                    return Err(NodeError::NotUp {
+                        what,
+                        said: String::new(),
+                    });
                 }
                 tokio::time::sleep(Duration::from_secs(2)).await;
             }
             k3s.back_in_service(name).await
         };
-        let back = self.while_waiting(reached, "the node to be ready", back).await;
+        let back = self
+            .while_waiting(reached, "the node to be ready", back)
+            .await;
         server.close().await;
         back
     }

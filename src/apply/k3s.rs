@@ -34,7 +34,12 @@ struct Unit {
 }
 
 impl K3s<'_> {
-    async fn call(&self, what: &'static str, call: &str, limit: Duration) -> Result<Vec<u8>, NodeError> {
+    async fn call(
+        &self,
+        what: &'static str,
+        call: &str,
+        limit: Duration,
+    ) -> Result<Vec<u8>, NodeError> {
         let nonce = nonce()?;
         let script = format!(
             "{{\nexport LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\nnonce={nonce}\n\
@@ -44,11 +49,20 @@ impl K3s<'_> {
         let stderr = last_lines(&output.stderr);
         if output.status != Status::Exited(0) {
             let status = output.status;
-            return Err(NodeError::Step { step: what, status, stderr });
+            return Err(NodeError::Step {
+                step: what,
+                status,
+                stderr,
+            });
         }
-        let frames = reply::frames(&output.stdout, &nonce).map_err(|source| NodeError::Reply { source, stderr })?;
+        let frames = reply::frames(&output.stdout, &nonce)
+            .map_err(|source| NodeError::Reply { source, stderr })?;
         let answer = |frame: &&Frame<'_>| !matches!(frame.name, "begin" | "end");
-        Ok(frames.iter().find(answer).map(|frame| frame.content.to_vec()).unwrap_or_default())
+        Ok(frames
+            .iter()
+            .find(answer)
+            .map(|frame| frame.content.to_vec())
+            .unwrap_or_default())
     }
 
     /// Waits until the unit runs, which for k3s means that it is up, or has joined.
@@ -62,13 +76,25 @@ impl K3s<'_> {
             } else if now.restarts >= first.restarts + RESTARTS {
                 Some(format!("{unit} ends again and again"))
             } else if began.elapsed() >= limit {
-                Some(format!("{unit} is not up after {} s (k3s.start_timeout)", limit.as_secs()))
+                Some(format!(
+                    "{unit} is not up after {} s (k3s.start_timeout)",
+                    limit.as_secs()
+                ))
             } else {
                 None
             };
             if let Some(what) = given_up {
-                let said = self.call("its journal", &format!("last_words {}", quote(unit)), Duration::from_secs(60)).await?;
-                return Err(NodeError::NotUp { what, said: last_lines(&said) });
+                let said = self
+                    .call(
+                        "its journal",
+                        &format!("last_words {}", quote(unit)),
+                        Duration::from_secs(60),
+                    )
+                    .await?;
+                return Err(NodeError::NotUp {
+                    what,
+                    said: last_lines(&said),
+                });
             }
             tokio::time::sleep(BETWEEN_LOOKS).await;
             now = self.unit(unit).await?;
@@ -77,7 +103,13 @@ impl K3s<'_> {
     }
 
     async fn unit(&self, unit: &str) -> Result<Unit, NodeError> {
-        let said = self.call("the state of k3s", &format!("unit_state {}", quote(unit)), Duration::from_secs(90)).await?;
+        let said = self
+            .call(
+                "the state of k3s",
+                &format!("unit_state {}", quote(unit)),
+                Duration::from_secs(90),
+            )
+            .await?;
         let text = String::from_utf8_lossy(&said);
         let mut state = Unit::default();
         for (key, value) in text.lines().filter_map(|line| line.split_once('=')) {
@@ -93,7 +125,9 @@ impl K3s<'_> {
 
     /// The cluster's nodes; `None` while the API does not answer.
     pub(super) async fn nodes(&self) -> Result<Option<Vec<NodeObject>>, NodeError> {
-        let said = self.call("the cluster's nodes", "nodes", Duration::from_secs(90)).await?;
+        let said = self
+            .call("the cluster's nodes", "nodes", Duration::from_secs(90))
+            .await?;
         Ok(cluster::nodes(&said))
     }
 
@@ -104,11 +138,19 @@ impl K3s<'_> {
     }
 
     /// Waits until a node is ready, with this version of k3s.
-    pub(super) async fn await_node(&self, name: &str, version: &str, limit: Duration) -> Result<NodeObject, NodeError> {
+    pub(super) async fn await_node(
+        &self,
+        name: &str,
+        version: &str,
+        limit: Duration,
+    ) -> Result<NodeObject, NodeError> {
         let began = Instant::now();
         loop {
             let found = self.node(name).await?;
-            if let Some(object) = found.as_ref().filter(|it| it.ready && it.version == version) {
+            if let Some(object) = found
+                .as_ref()
+                .filter(|it| it.ready && it.version == version)
+            {
                 return Ok(object.clone());
             }
             if began.elapsed() >= limit {
@@ -119,7 +161,10 @@ impl K3s<'_> {
                 };
                 let seconds = limit.as_secs();
                 let what = format!("{what} after {seconds} s (k3s.start_timeout)");
-                return Err(NodeError::NotUp { what, said: String::new() });
+                return Err(NodeError::NotUp {
+                    what,
+                    said: String::new(),
+                });
             }
             tokio::time::sleep(BETWEEN_LOOKS).await;
         }
@@ -129,18 +174,35 @@ impl K3s<'_> {
     pub(super) async fn await_pods(&self, some: bool, limit: Duration) -> Result<(), NodeError> {
         let began = Instant::now();
         loop {
-            let said = self.call("k3s's own pods", "pods kube-system", Duration::from_secs(90)).await?;
+            let said = self
+                .call(
+                    "k3s's own pods",
+                    "pods kube-system",
+                    Duration::from_secs(90),
+                )
+                .await?;
             let pods = serde_json::from_slice::<Pods>(&said).map(|pods| pods.items);
-            let waiting: Option<Vec<String>> = pods.ok().map(|pods| match (pods.is_empty(), some) {
-                (true, true) => vec!["the first of them".to_owned()],
-                _ => pods.iter().filter(|pod| !pod.is_up()).map(|pod| pod.metadata.name.clone()).collect(),
-            });
+            let waiting: Option<Vec<String>> =
+                pods.ok().map(|pods| match (pods.is_empty(), some) {
+                    (true, true) => vec!["the first of them".to_owned()],
+                    _ => pods
+                        .iter()
+                        .filter(|pod| !pod.is_up())
+                        .map(|pod| pod.metadata.name.clone())
+                        .collect(),
+                });
             match waiting {
                 Some(waiting) if waiting.is_empty() => return Ok(()),
                 waiting if began.elapsed() >= limit => {
                     let waiting = waiting.unwrap_or_default().join(", ");
-                    let what = format!("k3s's own pods do not run after {} s: {waiting}", limit.as_secs());
-                    return Err(NodeError::NotUp { what, said: String::new() });
+                    let what = format!(
+                        "k3s's own pods do not run after {} s: {waiting}",
+                        limit.as_secs()
+                    );
+                    return Err(NodeError::NotUp {
+                        what,
+                        said: String::new(),
+                    });
                 }
                 _ => tokio::time::sleep(BETWEEN_LOOKS).await,
             }
@@ -149,24 +211,38 @@ impl K3s<'_> {
 
     /// A token that this server gives to those that join.
     pub(super) async fn token(&self, path: &str) -> Result<SecretString, NodeError> {
-        let said = self.call("reading the join token", &format!("token {}", quote(path)), Duration::from_secs(60)).await?;
+        let said = self
+            .call(
+                "reading the join token",
+                &format!("token {}", quote(path)),
+                Duration::from_secs(60),
+            )
+            .await?;
         let text = String::from_utf8_lossy(&said).trim().to_owned();
         Ok(SecretString::from(text))
     }
 
     /// Removes a node's object, and with it what the server knows of its password.
     pub(super) async fn forget(&self, name: &str) -> Result<(), NodeError> {
-        self.call("removing the old node", &format!("forget {}", quote(name)), Duration::from_secs(180)).await?;
+        self.call(
+            "removing the old node",
+            &format!("forget {}", quote(name)),
+            Duration::from_secs(180),
+        )
+        .await?;
         Ok(())
     }
 
     /// Changes a node's object.
     pub(super) async fn edit(&self, name: &str, calls: &[Call]) -> Result<(), NodeError> {
         for Call { verb, arguments } in calls {
-            let words = [*verb, name].into_iter().chain(arguments.iter().map(String::as_str));
+            let words = [*verb, name]
+                .into_iter()
+                .chain(arguments.iter().map(String::as_str));
             let words: Vec<String> = words.map(quote).collect();
             let call = format!("object {}", words.join(" "));
-            self.call("labels and taints", &call, Duration::from_secs(120)).await?;
+            self.call("labels and taints", &call, Duration::from_secs(120))
+                .await?;
         }
         Ok(())
     }
@@ -174,10 +250,14 @@ impl K3s<'_> {
     /// Moves a node's pods elsewhere. If they do not go, the node takes new ones again.
     pub(super) async fn drain(&self, name: &str, limit: Duration) -> Result<(), NodeError> {
         let call = format!("drain {} {}", quote(name), limit.as_secs());
-        let drained = self.call("draining the node", &call, limit + Duration::from_secs(300)).await;
+        let drained = self
+            .call("draining the node", &call, limit + Duration::from_secs(300))
+            .await;
         if let Err(source) = drained {
             let _ = self.back_in_service(name).await;
-            return Err(NodeError::NotDrained { source: Box::new(source) });
+            return Err(NodeError::NotDrained {
+                source: Box::new(source),
+            });
         }
         Ok(())
     }
@@ -185,7 +265,8 @@ impl K3s<'_> {
     /// Lets a node that was drained have pods again.
     pub(super) async fn back_in_service(&self, name: &str) -> Result<(), NodeError> {
         let call = format!("back_in_service {}", quote(name));
-        self.call("uncordoning the node", &call, Duration::from_secs(180)).await?;
+        self.call("uncordoning the node", &call, Duration::from_secs(180))
+            .await?;
         Ok(())
     }
 }

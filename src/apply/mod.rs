@@ -112,7 +112,9 @@ impl Run {
                 step: step.phase.as_str(),
                 changes,
             });
-            ledger = self.step(reached, step, &ledger, guard.as_ref(), &Secrets::new()).await?;
+            ledger = self
+                .step(reached, step, &ledger, guard.as_ref(), &Secrets::new())
+                .await?;
             if guard.is_some() {
                 self.prove_new_login(reached).await?;
             }
@@ -287,7 +289,9 @@ impl Run {
     }
 
     fn seen(&self) -> MutexGuard<'_, Snapshots> {
-        self.snapshots.lock().unwrap_or_else(PoisonError::into_inner)
+        self.snapshots
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A node as it is now.

@@ -157,7 +157,8 @@ async fn work(asked: Work<'_>, claim: Claim, log: Log) -> Result<Exit, Failure> 
     } = asked;
     let mut log = Some(log);
     // The server that others join is looked at in any case, and changed only if it was chosen.
-    let consulted = layer::k3s::consulted(&loaded.inventory, &nodes).filter(|_| goal == Goal::Converge);
+    let consulted =
+        layer::k3s::consulted(&loaded.inventory, &nodes).filter(|_| goal == Goal::Converge);
     let looked_at: Vec<Node> = nodes.iter().chain(consulted).cloned().collect();
     let mut outcomes = observe(&loaded, &looked_at, &layers, parallel, options, &mut log).await?;
     if settle(&mut outcomes, &claim, options, &mut log).await {

@@ -97,7 +97,8 @@ async fn one(
         K3sSource::Releases => Source::Public,
         K3sSource::Mirror(address) => Source::Mirror(address.clone()),
         K3sSource::Folder(path) => {
-            let home = fleet::home().map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
+            let home =
+                fleet::home().map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
             Source::Folder(path.expand(&home))
         }
     };
@@ -147,7 +148,10 @@ fn unfetched(error: &ArtifactError) -> Failure {
         text = format!("{text}: {cause}");
         source = cause.source();
     }
-    let failure = Failure::new(Exit::Failed, format!("cannot get k3s, and nothing was changed: {text}"));
+    let failure = Failure::new(
+        Exit::Failed,
+        format!("cannot get k3s, and nothing was changed: {text}"),
+    );
     match error.hint() {
         Some(hint) => failure.hint(hint),
         None => failure,

@@ -25,7 +25,7 @@ pub(super) fn guard(patient: &Patient<'_>) -> Outcome {
     {
         return Outcome::fail("/usr/local/libexec/selfheal/guard is not there", APPLY);
     }
-    if !unit.value("ExecStartPre").contains(GUARD) {
+    if !unit.names("ExecStartPre", GUARD) {
         return Outcome::fail(format!("{name} starts without it (ExecStartPre)"), APPLY);
     }
     if let Some(line) = patient.text("verify").lines().next() {

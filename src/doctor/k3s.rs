@@ -60,6 +60,12 @@ impl<'a> Unit<'a> {
             .map_or("", |(_, value)| value)
     }
 
+    /// Whether one of the property's lines names this: systemd has a line for each command.
+    pub(super) fn names(self, key: &str, what: &str) -> bool {
+        let mut pairs = self.0.lines().filter_map(|line| line.split_once('='));
+        pairs.any(|(name, value)| name == key && value.contains(what))
+    }
+
     pub(super) fn is_loaded(self) -> bool {
         self.value("LoadState") == "loaded"
     }

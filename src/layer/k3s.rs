@@ -105,7 +105,11 @@ pub(super) fn questions(node: &Node) -> Questions {
     }
     let service = service(node.role);
     let files = [CONFIG, KUBELET, LOGIND, ALIVE, service.file, service.guard];
-    let paths = files.iter().chain(&SCRIPTS).chain(&UNITS).map(|(path, _)| *path);
+    let paths = files
+        .iter()
+        .chain(&SCRIPTS)
+        .chain(&UNITS)
+        .map(|(path, _)| *path);
     let images = Utf8Path::new(IMAGES);
     let units = [service.unit, CLOCK_UNIT].into_iter().chain(TIMERS);
     Questions {
@@ -116,9 +120,15 @@ pub(super) fn questions(node: &Node) -> Questions {
             .chain([images.to_owned()])
             .collect(),
         units: units.map(str::to_owned).collect(),
-        secrets: [TOKEN, AGENT_TOKEN, SERVER_TOKEN_THERE, AGENT_TOKEN_THERE, NODE_PASSWORD]
-            .map(Utf8PathBuf::from)
-            .into(),
+        secrets: [
+            TOKEN,
+            AGENT_TOKEN,
+            SERVER_TOKEN_THERE,
+            AGENT_TOKEN_THERE,
+            NODE_PASSWORD,
+        ]
+        .map(Utf8PathBuf::from)
+        .into(),
         network: true,
         ..standing(node)
     }
@@ -141,7 +151,12 @@ pub fn seed<'i>(inventory: &'i Inventory, snapshots: &Snapshots) -> Option<&'i N
     };
     let mut servers = inventory.control_planes().filter(|node| node.k3s.install);
     let first = servers.next()?;
-    Some(std::iter::once(first).chain(servers).find(is_server).unwrap_or(first))
+    Some(
+        std::iter::once(first)
+            .chain(servers)
+            .find(is_server)
+            .unwrap_or(first),
+    )
 }
 
 /// The recipe.
@@ -154,13 +169,19 @@ pub(super) fn desired(
         return Ok(Vec::new());
     };
     if !node.k3s.install {
-        let owned = snapshot.ledger.iter().any(|(_, entry)| entry.layer == LAYER);
+        let owned = snapshot
+            .ledger
+            .iter()
+            .any(|(_, entry)| entry.layer == LAYER);
         return match owned {
             false => Ok(Vec::new()),
             true => Err(refuse(
                 "k3s.install",
                 "k3s is on this node, and taking it off would end its pods".to_owned(),
-                format!("to take it off for good: selfheal node remove {}", node.name),
+                format!(
+                    "to take it off for good: selfheal node remove {}",
+                    node.name
+                ),
             )),
         };
     }
@@ -215,7 +236,10 @@ fn program(
 ) -> Result<(), Refusal> {
     let wanted = inventory.versions.k3s();
     let found = snapshot.k3s_version.clone();
-    if let Some(version) = found.as_deref().and_then(|text| text.parse::<K3sVersion>().ok()) {
+    if let Some(version) = found
+        .as_deref()
+        .and_then(|text| text.parse::<K3sVersion>().ok())
+    {
         may_follow(&version, &wanted)?;
     }
     resources.push(want(Wanted::Asset(WantedAsset {
@@ -272,8 +296,9 @@ fn settings(
     let server = node.role == Role::ControlPlane;
     let service = service(node.role);
     let drop_in = Utf8Path::new(service.guard.0).parent();
-    let folders = FOLDERS.iter().map(|path| Utf8Path::new(path));
-    let folders = folders.filter(|path| !path.as_str().ends_with(".service.d") || Some(*path) == drop_in);
+    let folders = FOLDERS.iter().map(Utf8Path::new);
+    let folders =
+        folders.filter(|path| !path.as_str().ends_with(".service.d") || Some(*path) == drop_in);
     resources.extend(folders.map(|path| want(Wanted::Directory(path.to_owned()))));
     let values = context! {
         name => node.name.as_str(),
@@ -387,8 +412,10 @@ impl<'i> Cluster<'i> {
         let Some(seed) = seed(inventory, snapshots) else {
             return Err(refuse(
                 "k3s.install",
-                "no control plane of this inventory gets k3s, so there is nothing to join".to_owned(),
-                "set `install = false` in `[k3s]`, or leave it on for a control plane too".to_owned(),
+                "no control plane of this inventory gets k3s, so there is nothing to join"
+                    .to_owned(),
+                "set `install = false` in `[k3s]`, or leave it on for a control plane too"
+                    .to_owned(),
             ));
         };
         let join = match (seed.name == node.name, seed.join_host()) {
@@ -427,16 +454,25 @@ impl<'i> Cluster<'i> {
         for server in self.inventory.control_planes() {
             add(server.name.to_string());
             add(server.host.to_string());
-            server.lan_address().iter().for_each(|ip| add(ip.to_string()));
+            server
+                .lan_address()
+                .iter()
+                .for_each(|ip| add(ip.to_string()));
         }
-        self.node.k3s.tls_san.iter().for_each(|name| add(name.to_string()));
+        self.node
+            .k3s
+            .tls_san
+            .iter()
+            .for_each(|name| add(name.to_string()));
         names
     }
 
     /// Its object in Kubernetes.
     fn membership(&self, snapshot: &Snapshot, resources: &mut Vec<Resource>) {
         let name = self.node.name.to_string();
-        let objects = self.seed_snapshot.and_then(|snapshot| snapshot.cluster.as_ref());
+        let objects = self
+            .seed_snapshot
+            .and_then(|snapshot| snapshot.cluster.as_ref());
         let object = objects.and_then(|nodes| nodes.iter().find(|object| object.name == name));
         let found = match (objects, object) {
             (None, _) => Found::Unknown,
@@ -454,7 +490,9 @@ impl<'i> Cluster<'i> {
         let taints: BTreeSet<String> = self.node.taints.iter().map(Taint::to_string).collect();
         resources.push(want(Wanted::NodeObject(WantedObject {
             name,
-            labels: labels.map(|(key, value)| (key.to_string(), value.to_string())).collect(),
+            labels: labels
+                .map(|(key, value)| (key.to_string(), value.to_string()))
+                .collect(),
             taints,
             found,
         })));

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
 
+use super::cluster::{self, NodeObject};
 use super::facts::Facts;
 use super::ledger::Ledger;
-use super::cluster::{self, NodeObject};
 use super::reply::{self, Frame, ReplyError};
 
 /// What a file's content is known by.

@@ -96,13 +96,13 @@ impl NodePlan {
                 }
             })
             .collect();
-        let of_k3s = |effect: &&Effect| {
-            matches!(effect, Effect::Restart(unit) if K3S_UNITS.contains(&unit.as_str()))
-        };
+        let of_k3s = |effect: &&Effect| matches!(effect, Effect::Restart(unit) if K3S_UNITS.contains(&unit.as_str()));
         for step in &mut steps {
             let unfinished = self.unfinished.iter();
             match step.phase {
-                Phase::Settings => step.effects.extend(unfinished.filter(|it| !of_k3s(it)).cloned()),
+                Phase::Settings => step
+                    .effects
+                    .extend(unfinished.filter(|it| !of_k3s(it)).cloned()),
                 Phase::Cluster => step.effects.extend(unfinished.filter(of_k3s).cloned()),
                 _ => {}
             }

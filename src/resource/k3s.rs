@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use camino::Utf8PathBuf;
 
+use super::Resource;
 use super::change::{Action, Change, Phase, Verb, View};
 use super::consequence;
-use super::Resource;
 use crate::node::ledger::{Before, Entry, Id, Kind};
 use crate::node::snapshot::Snapshot;
 
@@ -80,7 +80,12 @@ pub(super) fn secret(
     let found = snapshot.secret(&wanted.path);
     let closed = found.is_some_and(|secret| secret.mode == 0o600 && secret.owner == "root");
     let same = match (&wanted.origin, found) {
-        (Origin::Server { sha256: Some(hash), .. }, Some(found)) => found.sha256 == *hash,
+        (
+            Origin::Server {
+                sha256: Some(hash), ..
+            },
+            Some(found),
+        ) => found.sha256 == *hash,
         // Nobody can say what it has to be, so the one that is there is left alone.
         (_, found) => found.is_some(),
     };
@@ -88,11 +93,27 @@ pub(super) fn secret(
         return None;
     }
     let (verb, before, after) = match (&wanted.origin, found) {
-        (_, Some(_)) if same => (Verb::Update, "open to others".to_owned(), "for root only".to_owned()),
-        (Origin::Own, _) => (Verb::Create, "absent".to_owned(), "a secret token".to_owned()),
+        (_, Some(_)) if same => (
+            Verb::Update,
+            "open to others".to_owned(),
+            "for root only".to_owned(),
+        ),
+        (Origin::Own, _) => (
+            Verb::Create,
+            "absent".to_owned(),
+            "a secret token".to_owned(),
+        ),
         (Origin::Server { server, .. }, found) => {
-            let before = if found.is_some() { "another cluster's token" } else { "absent" };
-            let verb = if found.is_some() { Verb::Update } else { Verb::Create };
+            let before = if found.is_some() {
+                "another cluster's token"
+            } else {
+                "absent"
+            };
+            let verb = if found.is_some() {
+                Verb::Update
+            } else {
+                Verb::Create
+            };
             (verb, before.to_owned(), format!("the token of {server}"))
         }
     };
@@ -101,8 +122,15 @@ pub(super) fn secret(
     } else {
         Action::PutSecret(wanted.clone())
     };
-    let effects = if same { BTreeSet::new() } else { consequence::effects(&wanted.path) };
-    Some(Change { effects, ..change(resource, verb, &before, &after, vec![action]) })
+    let effects = if same {
+        BTreeSet::new()
+    } else {
+        consequence::effects(&wanted.path)
+    };
+    Some(Change {
+        effects,
+        ..change(resource, verb, &before, &after, vec![action])
+    })
 }
 
 /// A node of this name is in the cluster, but this one was never there: it was flashed anew, and k3s refuses it until
@@ -136,7 +164,10 @@ fn change(
         layer: resource.layer,
         id: resource.id(),
         verb,
-        view: View::Value { before: before.to_owned(), after: after.to_owned() },
+        view: View::Value {
+            before: before.to_owned(),
+            after: after.to_owned(),
+        },
         phase: Phase::Cluster,
         actions,
         effects: BTreeSet::new(),

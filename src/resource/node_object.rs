@@ -62,12 +62,23 @@ pub(super) fn compare(layer: LayerName, wanted: &WantedObject) -> Option<Change>
     let (verb, before) = match &wanted.found {
         Found::Present(object) if calls(&edit, object).is_empty() => return None,
         Found::Present(object) => {
-            let ours = |key: &String| wanted.labels.contains_key(key) || object.owned(OWNED_LABELS).contains(&key.as_str());
+            let ours = |key: &String| {
+                wanted.labels.contains_key(key)
+                    || object.owned(OWNED_LABELS).contains(&key.as_str())
+            };
             let labels = object.labels.iter().filter(|(key, _)| ours(key));
-            let labels = labels.map(|(key, value)| (key.clone(), value.clone())).collect();
-            let ours = |taint: &&String| wanted.taints.contains(*taint) || object.owned(OWNED_TAINTS).contains(&taint.as_str());
+            let labels = labels
+                .map(|(key, value)| (key.clone(), value.clone()))
+                .collect();
+            let ours = |taint: &&String| {
+                wanted.taints.contains(*taint)
+                    || object.owned(OWNED_TAINTS).contains(&taint.as_str())
+            };
             let taints = object.taints.iter().filter(ours).cloned().collect();
-            (Verb::Update, shown(&labels, &taints, object.annotations.contains_key(CORDONED)))
+            (
+                Verb::Update,
+                shown(&labels, &taints, object.annotations.contains_key(CORDONED)),
+            )
         }
         Found::Absent => (Verb::Create, "not in the cluster".to_owned()),
         Found::Unknown => (Verb::Create, "known after apply".to_owned()),
@@ -137,13 +148,28 @@ pub fn calls(edit: &ObjectEdit, object: &NodeObject) -> Vec<Call> {
     }
     call("annotate", own);
 
-    let set = new_labels.iter().filter_map(|key| Some(format!("{key}={}", edit.labels.get(*key)?)));
-    let gone = owned_labels.difference(&labels).filter(|key| object.labels.contains_key(**key));
-    call("label", set.chain(gone.map(|key| format!("{key}-"))).collect());
+    let set = new_labels
+        .iter()
+        .filter_map(|key| Some(format!("{key}={}", edit.labels.get(*key)?)));
+    let gone = owned_labels
+        .difference(&labels)
+        .filter(|key| object.labels.contains_key(**key));
+    call(
+        "label",
+        set.chain(gone.map(|key| format!("{key}-"))).collect(),
+    );
     // Taking off comes first: a taint whose value changes has the same key and effect.
-    let gone = owned_taints.difference(&taints).filter(|taint| object.taints.iter().any(|there| there == *taint));
-    call("taint", gone.map(|taint| format!("{}-", bare(taint))).collect());
-    call("taint", new_taints.iter().map(|taint| (*taint).to_owned()).collect());
+    let gone = owned_taints
+        .difference(&taints)
+        .filter(|taint| object.taints.iter().any(|there| there == *taint));
+    call(
+        "taint",
+        gone.map(|taint| format!("{}-", bare(taint))).collect(),
+    );
+    call(
+        "taint",
+        new_taints.iter().map(|taint| (*taint).to_owned()).collect(),
+    );
 
     let mut disown = Vec::new();
     let left: BTreeSet<&str> = all_labels.intersection(&labels).copied().collect();
@@ -156,8 +182,14 @@ pub fn calls(edit: &ObjectEdit, object: &NodeObject) -> Vec<Call> {
     }
     call("annotate", disown);
     if object.annotations.contains_key(CORDONED) {
-        calls.push(Call { verb: "uncordon", arguments: Vec::new() });
-        calls.push(Call { verb: "annotate", arguments: vec![format!("{CORDONED}-")] });
+        calls.push(Call {
+            verb: "uncordon",
+            arguments: Vec::new(),
+        });
+        calls.push(Call {
+            verb: "annotate",
+            arguments: vec![format!("{CORDONED}-")],
+        });
     }
     calls
 }
@@ -185,7 +217,10 @@ mod tests {
     fn edit(labels: &[(&str, &str)], taints: &[&str]) -> ObjectEdit {
         ObjectEdit {
             name: "ultron".into(),
-            labels: labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+            labels: labels
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .collect(),
             taints: taints.iter().map(|taint| (*taint).to_owned()).collect(),
         }
     }
@@ -199,12 +234,22 @@ mod tests {
                     ("annotate", Some(key)) => drop(object.annotations.remove(key)),
                     ("taint", Some(taint)) => object.taints.retain(|there| bare(there) != taint),
                     ("taint", None) => {
-                        assert!(!object.taints.iter().any(|there| bare(there) == bare(argument)), "{argument}");
+                        assert!(
+                            !object
+                                .taints
+                                .iter()
+                                .any(|there| bare(there) == bare(argument)),
+                            "{argument}"
+                        );
                         object.taints.push(argument.clone());
                     }
                     (verb, _) => {
                         let (key, value) = argument.split_once('=').unwrap();
-                        let map = if verb == "label" { &mut object.labels } else { &mut object.annotations };
+                        let map = if verb == "label" {
+                            &mut object.labels
+                        } else {
+                            &mut object.annotations
+                        };
                         map.insert(key.into(), value.into());
                     }
                 }
@@ -217,19 +262,25 @@ mod tests {
 
     #[test]
     fn what_is_wanted_comes_and_what_left_goes_and_the_users_own_stays() {
-        let mut object = NodeObject { name: "ultron".into(), ..NodeObject::default() };
+        let mut object = NodeObject {
+            name: "ultron".into(),
+            ..NodeObject::default()
+        };
         object.labels.insert("mine".into(), "1".into());
         object.taints.push("mine:NoExecute".into());
         let first = edit(&[("disk", "ssd"), ("mine", "1")], &["slow=yes:NoSchedule"]);
-        obey(&mut object, &calls(&first, &object));
+        let said = calls(&first, &object);
+        obey(&mut object, &said);
         assert_eq!(object.labels["disk"], "ssd");
         assert_eq!(calls(&first, &object), []);
         let second = edit(&[("zone", "attic")], &["slow=very:NoSchedule"]);
-        obey(&mut object, &calls(&second, &object));
+        let said = calls(&second, &object);
+        obey(&mut object, &said);
         assert_eq!(object.labels.keys().collect::<Vec<_>>(), ["mine", "zone"]);
         assert_eq!(object.taints, ["mine:NoExecute", "slow=very:NoSchedule"]);
         assert_eq!(calls(&second, &object), []);
-        obey(&mut object, &calls(&edit(&[], &[]), &object));
+        let said = calls(&edit(&[], &[]), &object);
+        obey(&mut object, &said);
         assert_eq!(object.labels.keys().collect::<Vec<_>>(), ["mine"]);
         assert!(object.annotations.is_empty() && object.taints == ["mine:NoExecute"]);
     }
@@ -237,10 +288,14 @@ mod tests {
     #[test]
     fn only_selfheals_own_cordon_is_lifted() {
         let nothing = edit(&[], &[]);
-        let mut object = NodeObject { cordoned: true, ..NodeObject::default() };
+        let mut object = NodeObject {
+            cordoned: true,
+            ..NodeObject::default()
+        };
         assert_eq!(calls(&nothing, &object), []);
         object.annotations.insert(CORDONED.into(), "true".into());
-        obey(&mut object, &calls(&nothing, &object));
+        let said = calls(&nothing, &object);
+        obey(&mut object, &said);
         assert!(!object.cordoned && object.annotations.is_empty());
     }
 
@@ -251,7 +306,8 @@ mod tests {
         for done in 0..=all.len() {
             let mut object = NodeObject::default();
             obey(&mut object, &all[..done]);
-            obey(&mut object, &calls(&edit(&[], &[]), &object));
+            let said = calls(&edit(&[], &[]), &object);
+            obey(&mut object, &said);
             assert_eq!(object, NodeObject::default(), "after {done} calls");
         }
     }

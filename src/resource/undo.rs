@@ -99,7 +99,11 @@ pub fn undo(id: &Id, entry: &Entry, snapshot: &Snapshot) -> Result<Change, Refus
             previous,
             vec![Action::SetHostname(previous.clone())],
         ),
-        (Kind::Asset, _) => value("there", "gone", vec![Action::Discard(id.name.clone().into())]),
+        (Kind::Asset, _) => value(
+            "there",
+            "gone",
+            vec![Action::Discard(id.name.clone().into())],
+        ),
         (Kind::Secret, _) => value(
             "a secret token",
             "gone",

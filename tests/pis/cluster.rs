@@ -64,7 +64,10 @@ fn a_server_and_an_agent_become_a_cluster_that_survives_a_power_cut() {
     homelab.is_converged();
 
     // Nothing of a token can be read by others, or is in a unit or in a process's arguments.
-    for (pi, files) in [(jarvis, "token agent-token config.yaml k3s.yaml"), (ultron, "token config.yaml")] {
+    for (pi, files) in [
+        (jarvis, "token agent-token config.yaml k3s.yaml"),
+        (ultron, "token config.yaml"),
+    ] {
         pi.root(&format!(
             "cd /etc/rancher/k3s; for file in {files}; do [ \"$(stat -c '%a %U' $file)\" = '600 root' ] || exit 1; done
              ! grep -rqF \"$(cat token)\" /etc/systemd /proc/[0-9]*/cmdline /var/log 2>/dev/null"
@@ -84,7 +87,12 @@ fn a_server_and_an_agent_become_a_cluster_that_survives_a_power_cut() {
         .unwrap();
 
     // The power goes right after a pod was made: its record is there, and the network's files are empty.
-    let dead = before.iter().find(|it| it.name == "web").unwrap().id.clone();
+    let dead = before
+        .iter()
+        .find(|it| it.name == "web")
+        .unwrap()
+        .id
+        .clone();
     ultron
         .root(&format!(
             "set -e; systemctl disable -q k3s-agent; cd /var/lib/cni
@@ -97,8 +105,15 @@ fn a_server_and_an_agent_become_a_cluster_that_survives_a_power_cut() {
     ultron.wait_for_reboot(&boot, LONG).unwrap();
     assert!(!leases(ultron).is_empty());
     // What would have been: in a world without the guard this pod never runs again (tests/pis/double.rs).
-    ultron.root("systemctl enable -q k3s-agent; systemctl start --no-block k3s-agent").unwrap();
-    wait(ultron, LONG, "the guard", "grep -q '^cni set aside' /var/lib/selfheal/last-guard");
+    ultron
+        .root("systemctl enable -q k3s-agent; systemctl start --no-block k3s-agent")
+        .unwrap();
+    wait(
+        ultron,
+        LONG,
+        "the guard",
+        "grep -q '^cni set aside' /var/lib/selfheal/last-guard",
+    );
     wait(
         ultron,
         LONG,
@@ -106,11 +121,18 @@ fn a_server_and_an_agent_become_a_cluster_that_survives_a_power_cut() {
         "k3s crictl --timeout 30s pods -o json | tr -d ' \\n' | grep -q '\"attempt\":1.*SANDBOX_READY\\|SANDBOX_READY.*\"attempt\":1'",
     );
     wait_for_pod(jarvis, "web", LONG);
-    wait(ultron, LONG, "the ghost to go", &format!("! k3s crictl --timeout 30s pods -o json | grep -q {dead}"));
+    wait(
+        ultron,
+        LONG,
+        "the ghost to go",
+        &format!("! k3s crictl --timeout 30s pods -o json | grep -q {dead}"),
+    );
     let alive = sandboxes(ultron);
     assert!(alive.iter().all(|sandbox| sandbox.ready), "{alive:?}");
     assert_eq!(leases(ultron).len(), alive.len(), "{:?}", leases(ultron));
-    ultron.root("k3s crictl --timeout 30s images | grep -q pause").unwrap();
+    ultron
+        .root("k3s crictl --timeout 30s images | grep -q pause")
+        .unwrap();
     homelab.is_converged();
 }
 
@@ -126,18 +148,27 @@ fn what_leaves_the_inventory_leaves_the_node_object_and_an_upgrade_is_one_apply(
     homelab.set_after(&section, "");
     homelab.converge();
     let labels = node(jarvis, "jarvis")["metadata"]["labels"].clone();
-    assert_eq!((labels["disk"].clone(), labels["mine"].clone()), (serde_json::Value::Null, "1".into()));
+    assert_eq!(
+        (labels["disk"].clone(), labels["mine"].clone()),
+        (serde_json::Value::Null, "1".into())
+    );
 
     let shims = "pgrep -f '^/var/lib/rancher/k3s/data/[^/]+/bin/containerd-shim' | wc -l";
     assert_ne!(jarvis.root(shims).unwrap().trim(), "0");
     homelab.release(&["v1.36.4+k3s1", "v1.38.1+k3s1"]);
     homelab.set(&format!("[versions]\nk3s = \"v1.38.1+k3s1\"\n{section}"));
     let refused = homelab.selfheal(&["plan"]);
-    assert!(refused.stdout.contains("cannot skip a minor version"), "{refused}");
+    assert!(
+        refused.stdout.contains("cannot skip a minor version"),
+        "{refused}"
+    );
     homelab.set(&format!("[versions]\nk3s = \"v1.36.4+k3s1\"\n{section}"));
     homelab.converge();
     let object = node(jarvis, "jarvis");
-    assert_eq!(object["status"]["nodeInfo"]["kubeletVersion"], "v1.36.4+k3s1");
+    assert_eq!(
+        object["status"]["nodeInfo"]["kubeletVersion"],
+        "v1.36.4+k3s1"
+    );
     assert_ne!(object["spec"]["unschedulable"], true);
     jarvis.root("test -x /usr/local/bin/k3s.prev").unwrap();
 }

@@ -78,10 +78,14 @@ fn a_broken_node_gets_a_clear_error_and_stays_as_it_is() {
     );
     pi.root("mount -o remount,rw /boot/firmware").unwrap();
 
-    pi.root("cat /dev/zero > /var/fill 2>/dev/null; sync")
-        .unwrap();
+    // Most of it at once: writing it all takes minutes on a busy machine.
+    pi.root(
+        "fallocate -l \"$(df -Pk /var | awk 'NR == 2 { print $4 - 20480 }')K\" /var/fill
+         cat /dev/zero > /var/fill-up 2>/dev/null; sync",
+    )
+    .unwrap();
     refused(&homelab, 1, &["jarvis", "no space left", "hint: "]);
-    pi.root("rm /var/fill").unwrap();
+    pi.root("rm /var/fill /var/fill-up").unwrap();
 
     homelab.converge();
 }

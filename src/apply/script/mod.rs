@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use camino::Utf8Path;
 
+use super::cluster::Secrets;
 use crate::node::ledger::Ledger;
 use crate::node::quote;
-use super::cluster::Secrets;
 use crate::plan::Step;
 use crate::resource::K3S_UNITS;
 use crate::resource::change::{Action, Effect, TriedLine};
@@ -130,11 +130,16 @@ pub fn step(
         _ => None,
     });
     // A stop of k3s lets its pods live.
-    if actions.iter().any(|action| matches!(action, Action::Stop(unit) if is_k3s(unit))) {
+    if actions
+        .iter()
+        .any(|action| matches!(action, Action::Stop(unit) if is_k3s(unit)))
+    {
         body.line("end_pods");
     }
     actions.iter().for_each(|action| body.make_so(action));
-    actions.iter().for_each(|action| body.put_secret(action, secrets));
+    actions
+        .iter()
+        .for_each(|action| body.put_secret(action, secrets));
     body.line("commit");
     actions.iter().for_each(|action| body.put_asset(action));
     body.attempt_for("apt-mark hold", &actions, |action| match action {
@@ -171,7 +176,11 @@ pub fn step(
         });
     }
     // Nobody knows how long k3s takes to start: the run waits for it outside the step, and looks how it fares.
-    let starts = |unit: &String| actions.iter().any(|it| matches!(it, Action::Start(started) if started == unit));
+    let starts = |unit: &String| {
+        actions
+            .iter()
+            .any(|it| matches!(it, Action::Start(started) if started == unit))
+    };
     for action in &actions {
         match action {
             Action::Start(unit) if is_k3s(unit) => body.call("start_k3s", &[unit]),

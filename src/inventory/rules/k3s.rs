@@ -17,7 +17,7 @@ pub(super) fn check(node: &Place<'_>, several: bool, problems: &mut Problems) {
     let reachable = has_name || lan_address(section.address, host).is_some();
     if several && !reachable && section.role.0 == Some(Role::ControlPlane) {
         problems.push(
-            Diagnostic::error(
+            Diagnostic::warning(
                 node.at(&["host"]),
                 "the other nodes cannot join the cluster at this address",
             )

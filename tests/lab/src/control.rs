@@ -298,7 +298,9 @@ pub fn inventory(pis: &[Status]) -> String {
         .first()
         .map(|pi| format!("identity = [{:?}]\n", pi.identity))
         .unwrap_or_default();
-    let head = format!("[cluster]\nname = \"demo\"\n\n[ssh]\nuser = \"pi\"\n{identity}\n[k3s]\ninstall = false\n");
+    let head = format!(
+        "[cluster]\nname = \"demo\"\n\n[ssh]\nuser = \"pi\"\n{identity}\n[k3s]\ninstall = false\n"
+    );
     let nodes = pis.iter().enumerate().map(|(index, pi)| {
         let role = if index == 0 {
             "control-plane"

@@ -21,8 +21,10 @@ fn k3s() -> std::collections::BTreeSet<LayerName> {
 
 fn pi() -> PaperNode {
     let mut node = PaperNode::raspberry_pi_os();
-    node.frames.insert("fact addresses".into(), ADDRESSES.into());
-    node.frames.insert("fact default-route".into(), ROUTE.into());
+    node.frames
+        .insert("fact addresses".into(), ADDRESSES.into());
+    node.frames
+        .insert("fact default-route".into(), ROUTE.into());
     node
 }
 
@@ -89,7 +91,10 @@ fn what_lands_on_a_server_and_on_an_agent() {
     // And one that others can read.
     ultron.frames.insert(token, "644 root a".into());
     let open = plan_of("ultron", &[&jarvis, &ultron], &inventory);
-    assert!(format!("{:?}", open.changes[0].actions).contains("CloseSecret"), "{open:#?}");
+    assert!(
+        format!("{:?}", open.changes[0].actions).contains("CloseSecret"),
+        "{open:#?}"
+    );
 }
 
 #[test]
@@ -99,7 +104,10 @@ fn a_version_is_never_skipped_and_never_taken_back() {
         let said = format!("k3s version {version} (abc)\n");
         node.frames.insert("k3s-version".into(), said);
         let refusals = plan_of("jarvis", &[&node], &inventory(HOMELAB)).refusals;
-        refusals.first().map(ToString::to_string).unwrap_or_default()
+        refusals
+            .first()
+            .map(ToString::to_string)
+            .unwrap_or_default()
     };
     assert_eq!(with(VERSION), "");
     assert_eq!(with("v1.35.9+k3s1"), "");
@@ -116,9 +124,15 @@ fn a_node_that_was_flashed_anew_replaces_its_old_self() {
     jarvis.frames.insert("cluster-nodes".into(), nodes.into());
     let plan = plan_of("ultron", &[&jarvis, &ultron], &inventory);
     let forgets = |change: &&selfheal::resource::change::Change| {
-        change.actions.iter().any(|action| matches!(action, Action::ForgetNode(name) if name == "ultron"))
+        change
+            .actions
+            .iter()
+            .any(|action| matches!(action, Action::ForgetNode(name) if name == "ultron"))
     };
-    assert!(plan.changes.iter().any(|change| forgets(&change)), "{plan:#?}");
+    assert!(
+        plan.changes.iter().any(|change| forgets(&change)),
+        "{plan:#?}"
+    );
 }
 
 #[test]
@@ -129,7 +143,11 @@ fn switching_it_off_takes_nothing_away() {
     let off = inventory(&HOMELAB.replace("[k3s]", "[k3s]\ninstall = false"));
     let plan = plan_of("jarvis", &[&jarvis], &off);
     assert_eq!(plan.changes, []);
-    assert!(plan.refusals[0].hint.contains("node remove jarvis"), "{:?}", plan.refusals);
+    assert!(
+        plan.refusals[0].hint.contains("node remove jarvis"),
+        "{:?}",
+        plan.refusals
+    );
 }
 
 #[test]
@@ -145,7 +163,10 @@ fn the_server_that_is_one_already_is_joined_and_not_the_one_that_was_flashed_ane
     let plan = plan_of("b", &papers, &three);
     assert!(landed(&plan).contains("server: \"https://192.0.2.1:6443\""));
     let mut b = pi();
-    b.frames.insert("file /var/lib/rancher/k3s/server/db".into(), "directory".into());
+    b.frames.insert(
+        "file /var/lib/rancher/k3s/server/db".into(),
+        "directory".into(),
+    );
     let papers = [papers[0], &b, papers[2]];
     let plan = plan_of("a", &papers, &three);
     assert!(landed(&plan).contains("server: \"https://192.0.2.2:6443\""));

@@ -120,7 +120,8 @@ fn nothing_is_done_where_k3s_is_not_installed_or_the_node_is_left_alone() {
             &inventory.nodes[0],
             &[LayerName::Longhorn].into(),
         );
-        assert_eq!(asked, selfheal::node::probe::Questions::default());
+        assert!(asked.files.is_empty() && asked.units.is_empty() && asked.packages.is_empty());
+        assert!(!asked.disks);
     }
     let labels = layer::longhorn::labels(&one("[longhorn]\ndefault_disk = true\n").nodes[0]);
     let labels: Vec<String> = labels

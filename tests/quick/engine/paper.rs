@@ -635,9 +635,8 @@ impl PaperNode {
             Action::Discard(path) => drop(self.frames.remove(&format!("secret {path}"))),
             Action::ForgetNode(_) => {}
             Action::EditNodeObject(edit) => {
-                let owned = |words: Vec<&String>| {
-                    words.into_iter().cloned().collect::<Vec<_>>().join(",")
-                };
+                let owned =
+                    |words: Vec<&String>| words.into_iter().cloned().collect::<Vec<_>>().join(",");
                 let annotations = serde_json::json!({
                     "selfheal/labels": owned(edit.labels.keys().collect()),
                     "selfheal/taints": owned(edit.taints.iter().collect()),
@@ -651,7 +650,8 @@ impl PaperNode {
                     "metadata": { "name": edit.name, "labels": edit.labels, "annotations": annotations },
                     "spec": { "taints": edit.taints.iter().map(taint).collect::<Vec<_>>() },
                 }] });
-                self.frames.insert("cluster-nodes".into(), object.to_string());
+                self.frames
+                    .insert("cluster-nodes".into(), object.to_string());
                 let password = "secret /etc/rancher/node/password".to_owned();
                 self.frames.insert(password, "600 root p".into());
             }
