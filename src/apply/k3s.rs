@@ -271,6 +271,14 @@ impl K3s<'_> {
     }
 }
 
+/// The kubeconfig of a server, with all that it may do.
+///
+/// # Errors
+/// A [`NodeError`] when it is not there, which it is once k3s was up.
+pub async fn kubeconfig(session: &Session) -> Result<SecretString, NodeError> {
+    K3s { session }.token("/etc/rancher/k3s/k3s.yaml").await
+}
+
 #[derive(Deserialize)]
 struct Pods {
     items: Vec<Pod>,

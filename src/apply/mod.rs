@@ -28,6 +28,7 @@ use cluster::Secrets;
 use script::Guard;
 
 pub use cluster::{Assets, Cluster, Seed, Standing};
+pub use k3s::kubeconfig;
 pub use lease::Claim;
 pub use reboot::Reboots;
 pub use script::Holder;

@@ -8,6 +8,7 @@ mod exit;
 mod fleet;
 mod heal;
 mod init;
+mod kubeconfig;
 mod load;
 mod man;
 mod options;
@@ -50,6 +51,8 @@ enum Command {
     Doctor(doctor::Doctor),
     /// Remove the ghost sandboxes of a node, which hold on to names and addresses after a power cut.
     Heal(heal::Heal),
+    /// Bring the cluster's kubeconfig to this computer, beside the clusters that it knows already.
+    Kubeconfig(kubeconfig::Kubeconfig),
     /// Show the old and the new host key of a re-flashed node, and pin the new one.
     Trust(trust::Trust),
     /// Work on one node.
@@ -116,6 +119,7 @@ fn dispatch(command: Command, options: &Options) -> Result<Exit, output::Failure
         }) => apply::restore(&node, writing, output, options),
         Command::Node(NodeCommand::Resume(resume)) => resume::run(&resume, options),
         Command::Heal(heal) => heal::run(&heal, options),
+        Command::Kubeconfig(kubeconfig) => kubeconfig::run(&kubeconfig, options),
         Command::Trust(trust) => trust::run(&trust, options),
         Command::Schema => reference::schema(),
         Command::Completions { shell } => reference::completions(shell),

@@ -8,7 +8,7 @@ use crate::binary::{Ended, Home};
 const EVERYWHERE: [&str; 5] = ["--inventory", "--quiet", "--verbose", "--color", "--help"];
 
 /// Every command with an argument that it needs, and the options that only some take.
-const COMMANDS: [(&[&str], &[&str]); 13] = [
+const COMMANDS: [(&[&str], &[&str]); 14] = [
     (
         &["init", "jarvis=127.0.0.1:1"],
         &[
@@ -31,6 +31,7 @@ const COMMANDS: [(&[&str], &[&str]); 13] = [
     (&["bootstrap"], CONVERGE),
     (&["apply"], CONVERGE),
     (&["heal", "jarvis"], &["--yes", "--json"]),
+    (&["kubeconfig"], &["--file", "--replace"]),
     (&["trust", "jarvis"], &["--fingerprint", "--json"]),
     (
         &["node", "restore", "jarvis"],

@@ -306,7 +306,7 @@ async fn a_node_that_takes_nothing_is_given_up() {
         ..LIMITS
     };
     let began = Instant::now();
-    let script = "echo now; echo stuck >&2; read -r never </dev/zero";
+    let script = "echo now; echo stuck >&2; sleep 60";
     let error = session
         .upload(script, upload, limits, &mut |_| {})
         .await
