@@ -22,6 +22,9 @@ pub fn compare(resource: &Resource, snapshot: &Snapshot) -> Result<Option<Change
     {
         change.phase = Phase::Cluster;
     }
+    if let Some(change) = &mut change {
+        consequence::on_this_node(&mut change.effects, snapshot);
+    }
     Ok(change)
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use camino::Utf8Path;
 
 use super::change::Effect;
+use crate::node::snapshot::Snapshot;
 
 /// The unit that loads selfheal's firewall.
 pub const FIREWALL_UNIT: &str = "selfheal-firewall.service";
@@ -49,6 +50,14 @@ pub fn effects(path: &Utf8Path) -> BTreeSet<Effect> {
         _ => return BTreeSet::new(),
     };
     BTreeSet::from([effect])
+}
+
+/// A node is a server or an agent, and only the one that is there can be restarted.
+pub fn on_this_node(effects: &mut BTreeSet<Effect>, snapshot: &Snapshot) {
+    effects.retain(|effect| match effect {
+        Effect::Restart(unit) if K3S_UNITS.contains(&unit.as_str()) => snapshot.unit(unit).loaded,
+        _ => true,
+    });
 }
 
 /// Whether a mistake in the file at `path` can lock the user out: such a change goes behind the dead man's switch.

@@ -35,7 +35,11 @@ pub fn undo(id: &Id, entry: &Entry, snapshot: &Snapshot) -> Result<Change, Refus
             Phase::Removals
         },
         actions,
-        effects: path.map(consequence::effects).unwrap_or_default(),
+        effects: {
+            let mut effects = path.map(consequence::effects).unwrap_or_default();
+            consequence::on_this_node(&mut effects, snapshot);
+            effects
+        },
         reboot: None,
         trial: None,
         owns: Vec::new(),

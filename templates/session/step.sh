@@ -271,10 +271,32 @@ start_k3s() { # UNIT
 	attempt "systemctl start $1" 60 systemctl --no-block start "$1"
 }
 
-restart_k3s() { # UNIT: one that tries to start is restarted too
-	case $(timeout 30 systemctl show --property=ActiveState --value -- "$1" </dev/null 2>/dev/null 9>&-) in
-	active | activating | reloading) attempt "systemctl restart $1" 60 systemctl --no-block restart "$1" ;;
-	esac
+restart_k3s() { # UNIT: also one that an interrupted run left stopped
+	timeout 30 systemctl is-enabled --quiet "$1" </dev/null >/dev/null 2>&1 9>&- || return 0
+	attempt "systemctl restart $1" 60 systemctl --no-block restart "$1"
+}
+
+# Before an upgrade: a datastore that a newer k3s has written cannot be read by an older one (domain.md §4.5). k3s is
+# stopped for the copy, which its pods outlive; the end of the step starts it again. Without the token it is worth nothing.
+keep_datastore() { # VERSION
+	keep_db=/var/lib/rancher/k3s/server/db
+	[ -d "$keep_db" ] || return 0
+	if [ -d "$keep_db/etcd" ]; then
+		attempt 'k3s etcd-snapshot save' 300 /usr/local/bin/k3s etcd-snapshot save --name "selfheal-before-upgrade"
+		return 0
+	fi
+	keep_to=$state/datastore-$1
+	keep_need=$(du -sk "$keep_db" | awk '{ print $1 + 16384 }')
+	keep_free=$(df -Pk "$state" | awk 'NR == 2 { print $4 }')
+	[ "${keep_free:-0}" -ge "$keep_need" ] || stop $full "no space left to keep the datastore: $keep_free KiB free, $keep_need KiB needed"
+	attempt 'systemctl stop k3s.service' 120 systemctl stop k3s.service
+	rm -rf -- "$keep_to.new" && (umask 077 && mkdir -- "$keep_to.new") && cp -a -- "$keep_db" "$keep_to.new/db" &&
+		cp -a -- /var/lib/rancher/k3s/server/token "$keep_to.new/token" && sync -f -- "$keep_to.new" ||
+		stop 1 "cannot keep the datastore in $keep_to"
+	for keep_old in "$state"/datastore-v*; do # the newest one is enough
+		[ ! -d "$keep_old" ] || [ "$keep_old" = "$keep_to.new" ] || rm -rf -- "$keep_old"
+	done
+	mv -- "$keep_to.new" "$keep_to" && sync -- "$state" || stop 1 "cannot keep the datastore in $keep_to"
 }
 
 # Pods outlive k3s; a node that leaves its cluster ends them: their processes, then what they have mounted. Nothing below

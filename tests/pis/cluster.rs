@@ -171,6 +171,9 @@ fn what_leaves_the_inventory_leaves_the_node_object_and_an_upgrade_is_one_apply(
     );
     assert_ne!(object["spec"]["unschedulable"], true);
     jarvis.root("test -x /usr/local/bin/k3s.prev").unwrap();
+    jarvis
+        .root("cd /var/lib/selfheal/datastore-v1.36.3+k3s1 && test -s token && test -n \"$(ls db)\" && [ \"$(stat -c %a .)\" = 700 ]")
+        .unwrap();
 }
 
 #[test]

@@ -11,6 +11,7 @@ use crate::node::ledger::PATH as LEDGER;
 use crate::node::quote;
 use crate::plan::Step;
 use crate::resource::change::{Action, Effect, Expect, FileWrite};
+use crate::resource::k3s::Asset;
 
 /// The calls, as text.
 #[derive(Default)]
@@ -131,7 +132,12 @@ impl Body {
 
     pub(super) fn put_asset(&mut self, action: &Action) {
         match action {
-            Action::InstallAsset(wanted) => self.call("install_asset", &[wanted.path.as_str()]),
+            Action::InstallAsset(wanted) => {
+                if let (Asset::Program, Some(version)) = (wanted.asset, &wanted.found) {
+                    self.call("keep_datastore", &[version]);
+                }
+                self.call("install_asset", &[wanted.path.as_str()]);
+            }
             Action::Discard(path) => self.call("discard", &[path.as_str()]),
             _ => {}
         }

@@ -43,7 +43,8 @@ pub(super) fn merge(
         Value::Mapping(mapping) => mapping,
         _ => return Err(yours()),
     };
-    if let Some(other) = entry(&merged, "clusters", name).and_then(|it| it.get("cluster")?.get("server")?.as_str())
+    if let Some(other) =
+        entry(&merged, "clusters", name).and_then(|it| it.get("cluster")?.get("server")?.as_str())
         && other != server
         && !replace
     {
@@ -121,7 +122,10 @@ mod tests {
         assert_eq!(config["users"][0]["user"]["client-key-data"], "S0VZ");
         assert_eq!(config["contexts"][0]["context"]["user"], "homelab");
         assert_eq!(config["current-context"], "homelab");
-        assert_eq!(merge(&merged, FETCHED, "homelab", SERVER, false).unwrap(), merged);
+        assert_eq!(
+            merge(&merged, FETCHED, "homelab", SERVER, false).unwrap(),
+            merged
+        );
     }
 
     #[test]

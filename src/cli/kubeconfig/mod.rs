@@ -44,7 +44,10 @@ pub(super) fn run(asked: &Kubeconfig, options: &Options) -> Result<Exit, Failure
 fn server(inventory: &Inventory) -> Result<&Node, Failure> {
     let mut servers = inventory.control_planes().filter(|node| node.k3s.install);
     servers.next().ok_or_else(|| {
-        Failure::new(Exit::Usage, "no control plane of this inventory has k3s (k3s.install = false)")
+        Failure::new(
+            Exit::Usage,
+            "no control plane of this inventory has k3s (k3s.install = false)",
+        )
     })
 }
 
@@ -67,11 +70,25 @@ async fn fetch(
     file: &Utf8Path,
     options: &Options,
 ) -> Result<Exit, Failure> {
-    let host = server.join_host().map_or_else(|| server.host.to_string(), |host| host.to_string());
-    let host = if host.contains(':') { format!("[{host}]") } else { host };
+    let host = server
+        .join_host()
+        .map_or_else(|| server.host.to_string(), |host| host.to_string());
+    let host = if host.contains(':') {
+        format!("[{host}]")
+    } else {
+        host
+    };
     let address = format!("https://{host}:6443");
     let nodes = [server];
-    let outcomes = observe(loaded, &nodes, &BTreeSet::new(), NonZeroUsize::MIN, options, &mut None).await?;
+    let outcomes = observe(
+        loaded,
+        &nodes,
+        &BTreeSet::new(),
+        NonZeroUsize::MIN,
+        options,
+        &mut None,
+    )
+    .await?;
     let mut results: Outcomes<()> = Outcomes::new();
     for (node, reached) in outcomes {
         let fetched = match reached {
@@ -97,17 +114,32 @@ async fn fetch(
 }
 
 /// Writes the merged file as a whole, for nobody else to read.
-fn write(file: &Utf8Path, fetched: &str, name: &str, address: &str, take_over: bool) -> Result<(), Failure> {
-    let failed = |error: io::Error| Failure::new(Exit::Failed, format!("cannot write {file}: {error}"));
+fn write(
+    file: &Utf8Path,
+    fetched: &str,
+    name: &str,
+    address: &str,
+    take_over: bool,
+) -> Result<(), Failure> {
+    let failed =
+        |error: io::Error| Failure::new(Exit::Failed, format!("cannot write {file}: {error}"));
     let existing = match fs::read_to_string(file) {
         Ok(existing) => existing,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             if let Some(folder) = file.parent().filter(|folder| !folder.as_str().is_empty()) {
                 let mut builder = fs::DirBuilder::new();
-                builder.recursive(true).mode(0o700).create(folder).map_err(failed)?;
+                builder
+                    .recursive(true)
+                    .mode(0o700)
+                    .create(folder)
+                    .map_err(failed)?;
             }
             let mut new = fs::OpenOptions::new();
-            new.write(true).create_new(true).mode(0o600).open(file).map_err(failed)?;
+            new.write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(file)
+                .map_err(failed)?;
             String::new()
         }
         Err(error) => return Err(failed(error)),
