@@ -21,8 +21,10 @@ tests/lab/install.sh
 step "Quick tests"
 cargo test --workspace --locked
 
-step "The image of a virtual Pi"
+step "The image of a virtual Pi, and the k3s double"
 cargo run --quiet --locked -p selfheal-lab -- build
+cargo run --quiet --locked -p selfheal-lab -- build --memory-mib 1024 --memory-cgroup
+cargo run --quiet --locked -p selfheal-lab -- release target/k3s-releases
 
 # A test holds one or two Pis, each some 450 MiB; more tests than CPUs only make one another slow.
 cpus=$(nproc)

@@ -14,7 +14,7 @@ use super::upload::{telling, upload};
 use super::{Run, exec, no_prompt, script};
 use crate::artifact::Artifact;
 use crate::fleet::{self, NodeError, Reached, nonce};
-use crate::inventory::{Node, NodeName, Role};
+use crate::inventory::{K3sVersion, Node, NodeName, Role};
 use crate::layer;
 use crate::node::cluster::NodeObject;
 use crate::node::ledger::Ledger;
@@ -199,14 +199,16 @@ impl Run {
         .await?;
         let _turn = self.turn_in_cluster(reached).await?;
         self.go_on()?;
-        if let Some(step) = steps.iter().find(|step| step.phase == Phase::Cluster) {
+        let k3s = steps.iter().find(|step| step.phase == Phase::Cluster);
+        if let Some(step) = k3s {
+            self.not_newer_than_its_server(reached).await?;
             self.bring_up(reached, plan, step, ledger).await?;
         }
         self.cluster.is_up(&name);
         if let Some(step) = steps.iter().find(|step| step.phase == Phase::Registration) {
             self.register(reached, step).await?;
         }
-        if self.cluster.is_seed(&name) {
+        if k3s.is_some() && self.cluster.is_seed(&name) {
             let node = &reached.node;
             let some = node.k3s.disable.len() < crate::inventory::K3sComponent::ALL.len();
             let k3s = K3s {
@@ -224,6 +226,28 @@ impl Run {
             return Ok(());
         }
         Err(NodeError::NoMemoryCgroup)
+    }
+
+    /// A kubelet may be older than the API server, and never newer (domain.md §4.5).
+    async fn not_newer_than_its_server(&self, reached: &Reached) -> Result<(), NodeError> {
+        let Some(seed) = self.cluster.seed.as_ref() else {
+            return Ok(());
+        };
+        if seed.name == reached.node.name {
+            return Ok(());
+        }
+        let server = self.cluster.server(reached).await?;
+        let object = server.k3s().node(seed.name.as_str()).await;
+        server.close().await;
+        let found = object?.and_then(|object| object.version.parse::<K3sVersion>().ok());
+        let wanted = self.inventory.versions.k3s();
+        match found {
+            Some(found) if found.numbers() < wanted.numbers() => Err(NodeError::NewerThanServer {
+                server: seed.name.to_string(),
+                version: found.to_string(),
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// Further servers one at a time, and so whoever is a part of the cluster already.
@@ -415,15 +439,17 @@ impl Run {
         };
         let k3s = server.k3s();
         let drained = async {
-            match k3s.node(name).await? {
-                // What the user cordoned stays so; a kubelet that is dead evicts nothing.
-                Some(object) if object.ready && !object.cordoned => {
-                    k3s.drain(name, reached.node.k3s.drain_timeout.get())
-                        .await?;
-                    Ok(true)
-                }
-                _ => Ok(false),
+            let nodes = k3s.nodes().await?.unwrap_or_default();
+            // Nowhere to go: the kubelet ends its pods in order when the node goes down, and an upgrade leaves them alone.
+            let elsewhere = |it: &NodeObject| it.name != name && it.ready && !it.cordoned;
+            // What the user cordoned stays so; a kubelet that is dead evicts nothing.
+            let in_service = |it: &NodeObject| it.name == name && it.ready && !it.cordoned;
+            if !(nodes.iter().any(elsewhere) && nodes.iter().any(in_service)) {
+                return Ok(false);
             }
+            k3s.drain(name, reached.node.k3s.drain_timeout.get())
+                .await?;
+            Ok(true)
         };
         let drained = self
             .while_waiting(reached, "its pods to leave", drained)

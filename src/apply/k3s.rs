@@ -312,9 +312,10 @@ struct PodCondition {
 }
 
 impl Pod {
-    /// It runs and is ready, or it was a job and is done.
+    /// It runs and is ready, or it is over: a job that is done, a record of a pod that was evicted.
     fn is_up(&self) -> bool {
         let ready = |it: &PodCondition| it.kind == "Ready" && it.status == "True";
-        self.status.phase == "Succeeded" || self.status.conditions.iter().any(ready)
+        matches!(self.status.phase.as_str(), "Succeeded" | "Failed")
+            || self.status.conditions.iter().any(ready)
     }
 }

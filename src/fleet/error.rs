@@ -157,6 +157,16 @@ pub enum NodeError {
     /// The server that this node joins is not up.
     #[error("not joined, because {0} is not up")]
     NoServer(String),
+    /// The server runs an older k3s than this node would.
+    #[error(
+        "not touched, because {server} runs k3s {version}, and no node may be newer than its server"
+    )]
+    NewerThanServer {
+        /// The server.
+        server: String,
+        /// What it runs.
+        version: String,
+    },
     /// The server that this node belongs to cannot be asked.
     #[error("cannot log in to {server}, the server of this node's cluster")]
     ServerUnreachable {
@@ -229,6 +239,7 @@ impl NodeError {
             | NodeError::NotUp { .. }
             | NodeError::PasswordRejected
             | NodeError::NoServer(_)
+            | NodeError::NewerThanServer { .. }
             | NodeError::ServerUnreachable { .. }
             | NodeError::NotDrained { .. }
             | NodeError::Secret { .. }
@@ -281,6 +292,7 @@ impl NodeError {
                 "if the node was flashed anew, apply again: its old object is removed first; else another machine has its \
                  name"
             }
+            NodeError::NewerThanServer { .. } => "upgrade the server first: apply without --on",
             NodeError::NoServer(_) | NodeError::ServerUnreachable { .. } => {
                 "put that server right, then apply again"
             }
