@@ -2,6 +2,7 @@
 
 mod cluster;
 pub mod heal;
+mod join;
 mod k3s;
 mod lease;
 mod reboot;
