@@ -54,7 +54,7 @@ fn build(image: &Image, out: &Path) -> Result<()> {
     debs.retain(|path| path.extension().is_some_and(|extension| extension == "deb"));
     debs.sort();
     for deb in debs {
-        index += &entry(&deb)?;
+        index += &entry(&without_escapes(deb)?)?;
     }
 
     let date = process::text(Command::new("date").args(["--utc", "--rfc-email"]))?;
@@ -68,6 +68,16 @@ fn build(image: &Image, out: &Path) -> Result<()> {
     Ok(())
 }
 
+/// apt stores a file with its epoch's colon escaped, and would escape the escape when it asks for it by that name.
+fn without_escapes(deb: PathBuf) -> Result<PathBuf> {
+    let name = deb.file_name().context("a deb has a name")?;
+    let plain = deb.with_file_name(name.to_string_lossy().replace("%3a", "."));
+    if plain != deb {
+        fs::rename(&deb, &plain)?;
+    }
+    Ok(plain)
+}
+
 /// A package's paragraph in the index.
 fn entry(deb: &Path) -> Result<String> {
     let control = process::text(Command::new("dpkg-deb").arg("--field").arg(deb))?;
@@ -77,11 +87,9 @@ fn entry(deb: &Path) -> Result<String> {
         .context("a deb has a name")?
         .to_string_lossy();
     let mut entry = control.trim_end().to_owned();
-    // A file name as apt stores it has its epoch's colon escaped; in the index the name is a URL path.
-    let file = name.replace('%', "%25");
     write!(
         entry,
-        "\nFilename: pool/{file}\nSize: {}\nSHA256: {}\n\n",
+        "\nFilename: pool/{name}\nSize: {}\nSHA256: {}\n\n",
         content.len(),
         sha256(&content)
     )?;
