@@ -32,6 +32,7 @@ fn of<'a>(all: &'a [Sandbox], name: &str) -> Vec<&'a Sandbox> {
 }
 
 #[test]
+#[ignore = "minutes more: tests/run.sh --full"]
 fn pods_outlive_k3s_and_a_power_cut_leaves_ghosts() {
     let lab = Lab::new().unwrap();
     let pi = server(&lab);
@@ -90,7 +91,9 @@ fn pods_outlive_k3s_and_a_power_cut_leaves_ghosts() {
     pi.root("systemctl start k3s").unwrap();
     let blocked = "journalctl -b -u k3s | grep -q 'KillPodSandbox.*unexpected end of JSON input'";
     wait(&pi, LONG, "a ghost that blocks its pod", blocked);
-    wait(&pi, LONG, "k3s's own pods again", system);
+    // The objects still say what they said before the cut: the sandboxes are what counts.
+    let again = "test \"$(k3s crictl --timeout 30s pods -o json | grep -c SANDBOX_READY)\" = 3";
+    wait(&pi, LONG, "k3s's own pods again", again);
     let all = sandboxes(&pi);
     let web = of(&all, "web");
     assert_eq!(web.len(), 1, "{all:?}");
