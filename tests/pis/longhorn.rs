@@ -30,7 +30,7 @@ const AFTER: &str = r#"set -e
 "#;
 
 #[test]
-#[ignore = "not seen to its end on a virtual Pi yet: tests/run.sh --full"]
+#[ignore = "minutes more: tests/run.sh --full"]
 fn a_node_is_ready_for_longhorn_and_without_its_disk_nothing_fills_the_root() {
     let homelab = Homelab::new(
         &["jarvis"],
