@@ -86,19 +86,19 @@ impl Cluster {
 
     /// The node's run is over. A server that is not up by now will not be.
     pub fn over(&self, node: &NodeName) {
-        self.servers
-            .send_if_modified(|servers| match servers.get_mut(node) {
-                Some(standing @ Standing::Coming) => {
-                    *standing = Standing::Failed;
-                    true
-                }
-                _ => false,
-            });
+        self.settle(node, Standing::Failed);
     }
 
-    pub(super) fn is_up(&self, node: &NodeName) {
-        self.servers.send_modify(|servers| {
-            servers.insert(node.clone(), Standing::Up);
+    /// A server is up: those that waited for it may join.
+    pub(super) fn came_up(&self, node: &NodeName) {
+        self.settle(node, Standing::Up);
+    }
+
+    fn settle(&self, node: &NodeName, outcome: Standing) {
+        self.servers.send_if_modified(|servers| {
+            let standing = servers.get_mut(node);
+            let coming = standing.filter(|standing| **standing == Standing::Coming);
+            coming.map(|standing| *standing = outcome).is_some()
         });
     }
 

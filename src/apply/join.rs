@@ -9,15 +9,15 @@ use tokio::sync::MutexGuard;
 
 use super::cluster::Secrets;
 use super::k3s::K3s;
-use super::upload::{telling, upload};
-use super::{Run, exec, no_prompt, script};
+use super::upload::upload;
+use super::{Goal, Run, exec, no_prompt, script};
 use crate::fleet::{self, NodeError, Reached, nonce};
-use crate::inventory::{K3sVersion, Node, NodeName, Role};
+use crate::inventory::{K3sComponent, K3sVersion, Node, NodeName, Role};
 use crate::layer;
 use crate::node::cluster::NodeObject;
 use crate::node::ledger::Ledger;
 use crate::plan::{NodePlan, Step};
-use crate::report::Event;
+use crate::report::{Event, telling};
 use crate::resource::change::{Action, Phase};
 use crate::resource::k3s::{Asset, Origin, WantedSecret};
 use crate::resource::node_object;
@@ -27,34 +27,29 @@ impl Run {
     /// The last part of a node's run: k3s, and then the node's object.
     pub(super) async fn join(
         &self,
-        reached: &mut Reached,
+        reached: &Reached,
         plan: &NodePlan,
         ledger: &mut Ledger,
     ) -> Result<(), NodeError> {
-        let steps: Vec<Step<'_>> = plan
-            .steps()
-            .into_iter()
+        let steps = plan.steps().into_iter();
+        let steps: Vec<Step<'_>> = steps
             .filter(|step| step.phase.is_of_the_cluster())
             .collect();
-        if steps.is_empty() {
-            self.cluster.is_up(&reached.node.name);
+        if self.goal == Goal::Restore || !reached.node.k3s.install {
+            for step in &steps {
+                self.go_on()?;
+                *ledger = self
+                    .step(reached, step, ledger, None, &Secrets::new())
+                    .await?;
+            }
             return Ok(());
         }
-        self.can_run_k3s(reached)?;
-        let name = reached.node.name.clone();
-        for (path, artifact) in self.cluster.assets.get(&name).into_iter().flatten() {
-            self.go_on()?;
-            let file = artifact.asset.file_name();
-            let mut progress = telling(&self.events, name.as_str(), &file);
-            upload(
-                &reached.session,
-                artifact,
-                path,
-                &self.claim.on(&reached.snapshot),
-                &mut progress,
-            )
-            .await?;
+        if steps.is_empty() {
+            self.cluster.came_up(&reached.node.name);
+            return Ok(());
         }
+        can_run_k3s(reached)?;
+        self.bring_assets(reached).await?;
         self.while_waiting(
             reached,
             "its server",
@@ -63,47 +58,66 @@ impl Run {
         .await?;
         let _turn = self.turn_in_cluster(reached).await?;
         self.go_on()?;
-        let k3s = steps.iter().find(|step| step.phase == Phase::Cluster);
-        if let Some(step) = k3s {
-            self.not_newer_than_its_server(reached).await?;
-            self.bring_up(reached, plan, step, ledger).await?;
+        let server = self.cluster.server(reached).await?;
+        let joined = self
+            .join_through(&server.k3s(), reached, &steps, ledger)
+            .await;
+        server.close().await;
+        joined
+    }
+
+    async fn join_through(
+        &self,
+        server: &K3s<'_>,
+        reached: &Reached,
+        steps: &[Step<'_>],
+        ledger: &mut Ledger,
+    ) -> Result<(), NodeError> {
+        let node = &reached.node;
+        let step = |phase| steps.iter().find(|step| step.phase == phase);
+        if let Some(step) = step(Phase::Cluster) {
+            self.not_newer_than_its_server(server, node).await?;
+            self.bring_up(server, reached, step, ledger).await?;
         }
-        self.cluster.is_up(&name);
-        if let Some(step) = steps.iter().find(|step| step.phase == Phase::Registration) {
-            self.register(reached, step).await?;
+        self.cluster.came_up(&node.name);
+        if let Some(step) = step(Phase::Registration) {
+            self.while_waiting(reached, "labels and taints", register(server, step))
+                .await?;
         }
-        if k3s.is_some() && self.cluster.is_seed(&name) {
-            let node = &reached.node;
-            let some = node.k3s.disable.len() < crate::inventory::K3sComponent::ALL.len();
-            let k3s = K3s {
-                session: &reached.session,
-            };
-            let pods = k3s.await_pods(some, node.k3s.start_timeout.get());
+        if step(Phase::Cluster).is_some() && self.cluster.is_seed(&node.name) {
+            let some = node.k3s.disable.len() < K3sComponent::ALL.len();
+            let pods = server.await_pods(some, node.k3s.start_timeout.get());
             self.while_waiting(reached, "k3s's own pods", pods).await?;
         }
         Ok(())
     }
 
-    /// k3s does not start without the memory controller, so there is no point in trying.
-    fn can_run_k3s(&self, reached: &Reached) -> Result<(), NodeError> {
-        if reached.snapshot.facts.cgroup_controllers.contains("memory") {
-            return Ok(());
+    async fn bring_assets(&self, reached: &Reached) -> Result<(), NodeError> {
+        let name = &reached.node.name;
+        for (path, artifact) in self.cluster.assets.get(name).into_iter().flatten() {
+            self.go_on()?;
+            let file = artifact.asset.file_name();
+            let mut progress = telling(&self.events, name.as_str(), "uploading", &file);
+            let holder = self.claim.on(&reached.snapshot);
+            upload(&reached.session, artifact, path, &holder, &mut progress).await?;
         }
-        Err(NodeError::NoMemoryCgroup)
+        Ok(())
     }
 
     /// A kubelet may be older than the API server, and never newer (domain.md §4.5).
-    async fn not_newer_than_its_server(&self, reached: &Reached) -> Result<(), NodeError> {
+    async fn not_newer_than_its_server(
+        &self,
+        server: &K3s<'_>,
+        node: &Node,
+    ) -> Result<(), NodeError> {
         let Some(seed) = self.cluster.seed.as_ref() else {
             return Ok(());
         };
-        if seed.name == reached.node.name {
+        if seed.name == node.name {
             return Ok(());
         }
-        let server = self.cluster.server(reached).await?;
-        let object = server.k3s().node(seed.name.as_str()).await;
-        server.close().await;
-        let found = object?.and_then(|object| object.version.parse::<K3sVersion>().ok());
+        let object = server.node(seed.name.as_str()).await?;
+        let found = object.and_then(|object| object.version.parse::<K3sVersion>().ok());
         let wanted = self.inventory.versions.k3s();
         match found {
             Some(found) if found.numbers() < wanted.numbers() => Err(NodeError::NewerThanServer {
@@ -132,84 +146,62 @@ impl Run {
     /// Everything of k3s on the node itself, until it is ready.
     async fn bring_up(
         &self,
-        reached: &mut Reached,
-        plan: &NodePlan,
+        server: &K3s<'_>,
+        reached: &Reached,
         step: &Step<'_>,
         ledger: &mut Ledger,
     ) -> Result<(), NodeError> {
         let began = Instant::now();
-        let (name, changes) = (reached.node.name.to_string(), step.changes.len());
-        self.events.send(Event::StepStarted {
-            node: name.clone(),
-            step: step.phase.as_str(),
-            changes,
-        });
+        let node = &reached.node;
         let actions = || step.changes.iter().flat_map(|change| &change.actions);
-        let secrets = self.secrets(reached, actions()).await?;
+        let secrets = self.secrets(server, node, actions()).await?;
         for action in actions() {
             if let Action::ForgetNode(stale) = action {
-                let server = self.cluster.server(reached).await?;
-                let forgotten = server.k3s().forget(stale).await;
-                server.close().await;
-                forgotten?;
+                server.forget(stale).await?;
             }
         }
         let upgrades = |action: &Action| matches!(action, Action::InstallAsset(wanted) if wanted.asset == Asset::Program && wanted.found.is_some());
-        let drained = actions().any(upgrades) && self.out_of_service(reached).await?;
+        let drained = actions().any(upgrades) && self.out_of_service(server, reached).await?;
         *ledger = self.step(reached, step, ledger, None, &secrets).await?;
-        self.events.send(Event::StepDone {
-            node: name.clone(),
-            step: step.phase.as_str(),
-            changes,
-            took: began.elapsed(),
-        });
-        if !plan.wants_k3s() {
-            return Ok(());
-        }
-        let node = &reached.node;
         let unit = layer::k3s::unit(node.role);
-        let limit = node.k3s.start_timeout.get();
         let k3s = K3s {
             session: &reached.session,
         };
-        self.while_waiting(reached, unit, k3s.await_unit(unit, limit))
-            .await?;
-        self.ready(reached).await?;
+        let up = k3s.await_unit(unit, node.k3s.start_timeout.get());
+        self.while_waiting(reached, unit, up).await?;
+        let version = self.inventory.versions.k3s();
+        self.ready(server, reached, Some(&version)).await?;
         if drained {
-            self.in_service(reached).await?;
+            server.back_in_service(node.name.as_str()).await?;
         }
-        let took = began.elapsed();
-        let text = format!(
-            "ready after {:.1} s, with k3s {}",
-            took.as_secs_f64(),
-            self.inventory.versions.k3s()
-        );
-        self.events.send(Event::Note { node: name, text });
+        let seconds = began.elapsed().as_secs_f64();
+        self.events.send(Event::Note {
+            node: node.name.to_string(),
+            text: format!("ready after {seconds:.1} s, with k3s {version}"),
+        });
         Ok(())
     }
 
-    /// Waits until the server says that the node is ready.
-    async fn ready(&self, reached: &Reached) -> Result<NodeObject, NodeError> {
+    /// Waits until the server says that the node is ready, with this version of k3s if it has to be one.
+    async fn ready(
+        &self,
+        server: &K3s<'_>,
+        reached: &Reached,
+        version: Option<&K3sVersion>,
+    ) -> Result<(), NodeError> {
         let node = &reached.node;
-        let server = self.cluster.server(reached).await?;
-        let version = self.inventory.versions.k3s();
-        let k3s = server.k3s();
-        let ready = k3s.await_node(
-            node.name.as_str(),
-            version.as_str(),
-            node.k3s.start_timeout.get(),
-        );
-        let object = self
-            .while_waiting(reached, "the node to be ready", ready)
-            .await;
-        server.close().await;
-        object
+        let limit = node.k3s.start_timeout.get();
+        let version = version.map(K3sVersion::as_str);
+        let ready = server.await_node(node.name.as_str(), version, limit);
+        self.while_waiting(reached, "the node to be ready", ready)
+            .await
     }
 
     /// Tokens are fetched when they are written, and forgotten after.
     async fn secrets<'a>(
         &self,
-        reached: &Reached,
+        server: &K3s<'_>,
+        node: &Node,
         actions: impl Iterator<Item = &'a Action>,
     ) -> Result<Secrets, NodeError> {
         let mut secrets = Secrets::new();
@@ -218,12 +210,10 @@ impl Run {
                 continue;
             };
             let secret = match origin {
-                Origin::Own => self.own_secret(&reached.node, path).await?,
+                Origin::Own => self.own_secret(node, path).await?,
                 Origin::Server { path, .. } => {
-                    let server = self.cluster.server(reached).await?;
-                    let token = server.k3s().token(path.as_str()).await;
-                    server.close().await;
-                    Some(token?)
+                    let token = server.secret("reading the join token", path.as_str());
+                    Some(token.await?)
                 }
             };
             secrets.insert(path.clone(), secret);
@@ -253,57 +243,45 @@ impl Run {
         Ok(Some(value))
     }
 
-    /// Labels and taints.
-    async fn register(&self, reached: &Reached, step: &Step<'_>) -> Result<(), NodeError> {
-        let server = self.cluster.server(reached).await?;
-        let registered = async {
-            for action in step.changes.iter().flat_map(|change| &change.actions) {
-                let Action::EditNodeObject(edit) = action else {
-                    continue;
-                };
-                let k3s = server.k3s();
-                let Some(object) = k3s.node(&edit.name).await? else {
-                    let what = format!("{} is no node of the cluster", edit.name);
-                    return Err(NodeError::NotUp {
-                        what,
-                        said: String::new(),
-                    });
-                };
-                k3s.edit(&edit.name, &node_object::calls(edit, &object))
-                    .await?;
-            }
-            Ok(())
-        };
-        let registered = self
-            .while_waiting(reached, "labels and taints", registered)
-            .await;
-        server.close().await;
-        registered
-    }
-
-    /// Moves the pods of a node that is in service elsewhere; true if there is something to be put back.
-    pub(super) async fn out_of_service(&self, reached: &Reached) -> Result<bool, NodeError> {
-        let name = reached.node.name.as_str();
+    /// Moves the pods of a node elsewhere before it reboots; true if there is something to be put back.
+    pub(super) async fn drain_for_reboot(&self, reached: &Reached) -> Result<bool, NodeError> {
         if reached.snapshot.k3s_version.is_none() || !reached.node.k3s.install {
             return Ok(false);
         }
         let server = match self.cluster.server(reached).await {
             Ok(server) => server,
             Err(error) => {
-                let text = format!(
-                    "not drained, because nobody can be asked: {}",
-                    error.chain()
-                );
+                let why = error.chain();
                 self.events.send(Event::Note {
-                    node: name.to_owned(),
-                    text,
+                    node: reached.node.name.to_string(),
+                    text: format!("not drained, because nobody can be asked: {why}"),
                 });
                 return Ok(false);
             }
         };
+        let drained = self.out_of_service(&server.k3s(), reached).await;
+        server.close().await;
+        drained
+    }
+
+    /// Waits until a node that was drained is ready again, and lets it have pods.
+    pub(super) async fn in_service(&self, reached: &Reached) -> Result<(), NodeError> {
+        let server = self.cluster.server(reached).await?;
         let k3s = server.k3s();
+        let back = async {
+            self.ready(&k3s, reached, None).await?;
+            k3s.back_in_service(reached.node.name.as_str()).await
+        };
+        let back = back.await;
+        server.close().await;
+        back
+    }
+
+    /// Moves the pods of a node that is in service elsewhere; true if there is something to be put back.
+    async fn out_of_service(&self, server: &K3s<'_>, reached: &Reached) -> Result<bool, NodeError> {
+        let name = reached.node.name.as_str();
         let drained = async {
-            let nodes = k3s.nodes().await?.unwrap_or_default();
+            let nodes = server.nodes().await?.unwrap_or_default();
             // Nowhere to go: the kubelet ends its pods in order when the node goes down, and an upgrade leaves them alone.
             let elsewhere = |it: &NodeObject| it.name != name && it.ready && !it.cordoned;
             // What the user cordoned stays so; a kubelet that is dead evicts nothing.
@@ -311,45 +289,12 @@ impl Run {
             if !(nodes.iter().any(elsewhere) && nodes.iter().any(in_service)) {
                 return Ok(false);
             }
-            k3s.drain(name, reached.node.k3s.drain_timeout.get())
-                .await?;
+            let limit = reached.node.k3s.drain_timeout.get();
+            server.drain(name, limit).await?;
             Ok(true)
         };
-        let drained = self
-            .while_waiting(reached, "its pods to leave", drained)
-            .await;
-        server.close().await;
-        drained
-    }
-
-    /// Waits until a node that was drained is ready again, and lets it have pods.
-    pub(super) async fn in_service(&self, reached: &Reached) -> Result<(), NodeError> {
-        let name = reached.node.name.as_str();
-        let server = self.cluster.server(reached).await?;
-        let k3s = server.k3s();
-        let limit = reached.node.k3s.start_timeout.get();
-        let back = async {
-            let began = Instant::now();
-            while !k3s.node(name).await?.is_some_and(|object| object.ready) {
-                if began.elapsed() >= limit {
-                    let what = format!(
-                        "{name} is not ready after {} s (k3s.start_timeout)",
-                        limit.as_secs()
-                    );
-                    return Err(NodeError::NotUp {
-                        what,
-                        said: String::new(),
-                    });
-                }
-                tokio::time::sleep(Duration::from_secs(2)).await;
-            }
-            k3s.back_in_service(name).await
-        };
-        let back = self
-            .while_waiting(reached, "the node to be ready", back)
-            .await;
-        server.close().await;
-        back
+        self.while_waiting(reached, "its pods to leave", drained)
+            .await
     }
 
     /// What the seed shows of the cluster now, for whoever looks at a node again.
@@ -397,4 +342,29 @@ impl Run {
             }
         }
     }
+}
+
+/// k3s does not start without the memory controller, so there is no point in trying.
+fn can_run_k3s(reached: &Reached) -> Result<(), NodeError> {
+    if reached.snapshot.facts.cgroup_controllers.contains("memory") {
+        return Ok(());
+    }
+    Err(NodeError::NoMemoryCgroup)
+}
+
+/// Labels and taints.
+async fn register(server: &K3s<'_>, step: &Step<'_>) -> Result<(), NodeError> {
+    for action in step.changes.iter().flat_map(|change| &change.actions) {
+        let Action::EditNodeObject(edit) = action else {
+            continue;
+        };
+        let Some(object) = server.node(&edit.name).await? else {
+            let what = format!("{} is no node of the cluster", edit.name);
+            let said = String::new();
+            return Err(NodeError::NotUp { what, said });
+        };
+        let calls = node_object::calls(edit, &object);
+        server.edit(&edit.name, &calls).await?;
+    }
+    Ok(())
 }

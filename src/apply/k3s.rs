@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 use secrecy::SecretString;
 use serde::Deserialize;
 
+use super::{exec, script};
 use crate::fleet::{NodeError, last_lines, nonce};
 use crate::node::cluster::{self, NodeObject};
 use crate::node::quote;
 use crate::node::reply::{self, Frame};
 use crate::resource::node_object::Call;
-use crate::ssh::{Session, Status};
+use crate::ssh::Session;
 
 const FUNCTIONS: &str = include_str!("../../templates/session/k3s.sh");
 
@@ -41,22 +42,13 @@ impl K3s<'_> {
         limit: Duration,
     ) -> Result<Vec<u8>, NodeError> {
         let nonce = nonce()?;
-        let script = format!(
-            "{{\nexport LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\nnonce={nonce}\n\
-             {FUNCTIONS}\nstep() {{\nframe begin\n{call} || exit\nframe end\n}}\nstep </dev/null\nexit 0\n}}\n"
-        );
-        let output = self.session.run(&script, limit).await?;
-        let stderr = last_lines(&output.stderr);
-        if output.status != Status::Exited(0) {
-            let status = output.status;
-            return Err(NodeError::Step {
-                step: what,
-                status,
-                stderr,
-            });
-        }
-        let frames = reply::frames(&output.stdout, &nonce)
-            .map_err(|source| NodeError::Reply { source, stderr })?;
+        let body = format!("frame begin\n{call} || exit\nframe end");
+        let script = script::asking(FUNCTIONS, &body, &nonce);
+        let stdout = exec(self.session, what, &script, limit).await?;
+        let frames = reply::frames(&stdout, &nonce).map_err(|source| NodeError::Reply {
+            source,
+            stderr: String::new(),
+        })?;
         let answer = |frame: &&Frame<'_>| !matches!(frame.name, "begin" | "end");
         Ok(frames
             .iter()
@@ -137,21 +129,19 @@ impl K3s<'_> {
         Ok(nodes.into_iter().find(|object| object.name == name))
     }
 
-    /// Waits until a node is ready, with this version of k3s.
+    /// Waits until a node is ready, with this version of k3s if it has to be one.
     pub(super) async fn await_node(
         &self,
         name: &str,
-        version: &str,
+        version: Option<&str>,
         limit: Duration,
-    ) -> Result<NodeObject, NodeError> {
+    ) -> Result<(), NodeError> {
         let began = Instant::now();
+        let as_wanted = |it: &NodeObject| it.ready && version.is_none_or(|tag| it.version == tag);
         loop {
             let found = self.node(name).await?;
-            if let Some(object) = found
-                .as_ref()
-                .filter(|it| it.ready && it.version == version)
-            {
-                return Ok(object.clone());
+            if found.as_ref().is_some_and(as_wanted) {
+                return Ok(());
             }
             if began.elapsed() >= limit {
                 let what = match found {
@@ -209,17 +199,15 @@ impl K3s<'_> {
         }
     }
 
-    /// A token that this server gives to those that join.
-    pub(super) async fn token(&self, path: &str) -> Result<SecretString, NodeError> {
-        let said = self
-            .call(
-                "reading the join token",
-                &format!("token {}", quote(path)),
-                Duration::from_secs(60),
-            )
-            .await?;
-        let text = String::from_utf8_lossy(&said).trim().to_owned();
-        Ok(SecretString::from(text))
+    /// What is in a file of this node's that nobody else may read.
+    pub(super) async fn secret(
+        &self,
+        what: &'static str,
+        path: &str,
+    ) -> Result<SecretString, NodeError> {
+        let call = format!("secret {}", quote(path));
+        let said = self.call(what, &call, Duration::from_secs(60)).await?;
+        Ok(String::from_utf8_lossy(&said).trim().to_owned().into())
     }
 
     /// Removes a node's object, and with it what the server knows of its password.
@@ -276,7 +264,9 @@ impl K3s<'_> {
 /// # Errors
 /// A [`NodeError`] when it is not there, which it is once k3s was up.
 pub async fn kubeconfig(session: &Session) -> Result<SecretString, NodeError> {
-    K3s { session }.token("/etc/rancher/k3s/k3s.yaml").await
+    K3s { session }
+        .secret("reading the kubeconfig", "/etc/rancher/k3s/k3s.yaml")
+        .await
 }
 
 #[derive(Deserialize)]

@@ -107,26 +107,12 @@ impl Run {
             if guard.is_some() {
                 self.prove_key_login(reached).await?;
             }
-            let began = Instant::now();
-            let (name, changes) = (reached.node.name.to_string(), step.changes.len());
-            self.events.send(Event::StepStarted {
-                node: name.clone(),
-                step: step.phase.as_str(),
-                changes,
-            });
             ledger = self
                 .step(reached, step, &ledger, guard.as_ref(), &Secrets::new())
                 .await?;
             if guard.is_some() {
                 self.prove_new_login(reached).await?;
             }
-            let took = began.elapsed();
-            self.events.send(Event::StepDone {
-                node: name,
-                step: step.phase.as_str(),
-                changes,
-                took,
-            });
         }
         if let Some(reason) = plan.reboot() {
             if self.may_reboot {
@@ -142,7 +128,7 @@ impl Run {
         // Nobody waits for this node's reboot any more: the servers may go on, and others join them.
         self.reboots.done(&reached.node.name);
         self.join(reached, plan, &mut ledger).await?;
-        self.verify(reached).await
+        self.verify(reached, plan).await
     }
 
     /// The user may stop a run between two steps.
@@ -165,6 +151,7 @@ impl Run {
         }
     }
 
+    /// Carries a step out, and says so; what the ledger is after it.
     async fn step(
         &self,
         reached: &Reached,
@@ -173,6 +160,14 @@ impl Run {
         guard: Option<&Guard>,
         secrets: &Secrets,
     ) -> Result<Ledger, NodeError> {
+        let began = Instant::now();
+        let (name, changes) = (reached.node.name.to_string(), step.changes.len());
+        let phase = step.phase.as_str();
+        self.events.send(Event::StepStarted {
+            node: name.clone(),
+            step: phase,
+            changes,
+        });
         let (text, left) = script::step(
             step,
             ledger,
@@ -187,7 +182,13 @@ impl Run {
             Phase::Packages | Phase::Boot => limit.max(Duration::from_secs(script::STEP_SECONDS)),
             _ => limit,
         };
-        exec(&reached.session, step.phase.as_str(), &text, limit).await?;
+        exec(&reached.session, phase, &text, limit).await?;
+        self.events.send(Event::StepDone {
+            node: name,
+            step: phase,
+            changes,
+            took: began.elapsed(),
+        });
         Ok(left)
     }
 
@@ -250,11 +251,12 @@ impl Run {
     }
 
     /// Looks again: what still differs is an error that names it.
-    async fn verify(&self, reached: &mut Reached) -> Result<(), NodeError> {
+    async fn verify(&self, reached: &mut Reached, plan: &NodePlan) -> Result<(), NodeError> {
         let questions = layer::questions(&self.inventory, &reached.node, &self.layers);
         reached.snapshot = fleet::probe(&reached.session, &questions).await?;
         self.saw(&reached.node.name, reached.snapshot.clone());
-        if self.layers.contains(&LayerName::K3s) && self.goal == Goal::Converge {
+        let joined = |step: &Step<'_>| step.phase.is_of_the_cluster();
+        if self.goal == Goal::Converge && plan.steps().iter().any(joined) {
             self.look_at_cluster_again(&reached.node.name).await?;
         }
         let again = self.plan_again(&reached.node, &reached.snapshot);

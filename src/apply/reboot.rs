@@ -71,9 +71,12 @@ impl Run {
         reason: &str,
     ) -> Result<(), NodeError> {
         let node = reached.node.name.clone();
-        let _turn = self.turn(reached).await?;
+        let turn = self.reboots.turn(&node, reached.node.role);
+        let _turn = self
+            .while_waiting(reached, "its turn to reboot", turn)
+            .await?;
         self.go_on()?;
-        let drained = self.out_of_service(reached).await?;
+        let drained = self.drain_for_reboot(reached).await?;
         self.events.send(Event::Rebooting {
             node: node.to_string(),
             reason: reason.to_owned(),
@@ -171,29 +174,6 @@ impl Run {
         };
         let way_back = format!("the node takes SSH; {}", way_back(plan));
         Err(NodeError::NotInEffect { missing, way_back })
-    }
-
-    /// Waits for the turn, and keeps the lease alive meanwhile.
-    async fn turn(&self, reached: &Reached) -> Result<MutexGuard<'_, ()>, NodeError> {
-        let turn = self.reboots.turn(&reached.node.name, reached.node.role);
-        tokio::pin!(turn);
-        let mut renewals = tokio::time::interval(Duration::from_secs(script::BETWEEN_STEPS / 3));
-        renewals.tick().await;
-        let mut told = false;
-        loop {
-            tokio::select! {
-                turn = &mut turn => return turn,
-                _ = renewals.tick() => {
-                    if !told {
-                        let what = "its turn to reboot".to_owned();
-                        self.events.send(Event::Waiting { node: reached.node.name.to_string(), what });
-                        told = true;
-                    }
-                    let renew = script::renew(&self.claim.on(&reached.snapshot), &nonce()?);
-                    exec(&reached.session, "renewing the lease", &renew, Duration::from_secs(60)).await?;
-                }
-            }
-        }
     }
 
     /// A reboot is proven by a changed boot_id; a node that still answers with the old one is still going down. A trial

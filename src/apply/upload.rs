@@ -9,7 +9,6 @@ use super::script::Holder;
 use super::script::receive::{self, Incoming};
 use crate::artifact::Artifact;
 use crate::fleet::{NodeError, nonce};
-use crate::report::{Event, Events};
 use crate::ssh::{ExecError, Limits, Session, Upload};
 
 /// The longest time without a byte or a word: a bad SD card writes 70 MB out in less.
@@ -19,7 +18,7 @@ const TOTAL: Duration = Duration::from_secs(3600);
 
 /// Sends a file to a node, where it waits as `<destination>.selfheal-new` for the step that renames it into place. If it
 /// is there already, or if the destination is that file, nothing is sent. `progress` gets the bytes sent and the bytes in
-/// all; see [`telling`].
+/// all; see [`crate::report::telling`].
 ///
 /// # Errors
 /// A [`NodeError`]: [`NodeError::Full`] before a byte was sent, where there is no room. Whatever it is, the destination
@@ -73,22 +72,4 @@ pub async fn upload_within(
     let output = session.upload(&script, upload, limits, &mut sent).await?;
     checked("receiving a file", output)?;
     Ok(())
-}
-
-/// A progress callback that sends events: one for each percent, not for each chunk.
-pub fn telling(events: &Events, node: &str, file: &str) -> impl FnMut(u64, u64) + Send + use<> {
-    let (events, node, file) = (events.clone(), node.to_owned(), file.to_owned());
-    let mut last = None;
-    move |done, total| {
-        let percent = done.saturating_mul(100) / total.max(1);
-        if last.replace(percent) != Some(percent) {
-            events.send(Event::Transferring {
-                node: node.clone(),
-                what: "uploading",
-                file: file.clone(),
-                done,
-                total,
-            });
-        }
-    }
 }

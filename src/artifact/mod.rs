@@ -114,9 +114,9 @@ pub async fn fetch(
     request: &Request<'_>,
     progress: &mut (dyn FnMut(u64, Option<u64>) + Send),
 ) -> Result<Artifact, ArtifactError> {
-    match request.source.folder() {
-        Some(folder) => local(request, &folder).await,
-        None => remote(request, progress).await,
+    match request.source {
+        Source::Folder(folder) => local(request, folder).await,
+        Source::Public | Source::Mirror(_) => remote(request, progress).await,
     }
 }
 

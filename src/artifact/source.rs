@@ -1,7 +1,6 @@
 //! Where releases come from.
 
 use std::fmt;
-use std::str::FromStr;
 
 use camino::Utf8PathBuf;
 
@@ -16,55 +15,16 @@ pub enum Source {
     Public,
     /// A mirror: the URL before the tag, without a slash at its end.
     Mirror(String),
-    /// A folder of this computer; `~/` is the home folder.
+    /// A folder of this computer.
     Folder(Utf8PathBuf),
 }
 
-/// A text that names no source.
+/// A text that names no mirror.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is no source of releases: {why}")]
+#[error("{text:?} is no mirror: {why}")]
 pub struct InvalidSource {
     text: String,
     why: &'static str,
-}
-
-impl FromStr for Source {
-    type Err = InvalidSource;
-
-    /// Reads the inventory's `k3s.source`: an `http(s)://` URL, or a folder that begins with `/`, `./`, `../` or `~/`.
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let folder = ["/", "./", "../", "~/"];
-        if folder.iter().any(|start| text.starts_with(start)) {
-            return Ok(Self::Folder(text.into()));
-        }
-        let invalid = |text: &str, why| InvalidSource {
-            text: text.to_owned(),
-            why,
-        };
-        if !text.contains("://") {
-            let why = "expected a URL (https://…) or a folder (/…, ./… or ~/…)";
-            return Err(invalid(text, why));
-        }
-        let Ok(url) = reqwest::Url::parse(text) else {
-            return Err(invalid(text, "this is no URL"));
-        };
-        let why = match url.scheme() {
-            "http" | "https" => {
-                if !url.username().is_empty() || url.password().is_some() {
-                    // Not repeated: it holds a secret.
-                    let why = "a name or a password in a URL shows in plans and logs";
-                    return Err(invalid(&format!("{}://…@…", url.scheme()), why));
-                } else if url.query().is_some() || url.fragment().is_some() {
-                    "the URL must end with a path: tag and file are put behind it"
-                } else {
-                    return Ok(Self::Mirror(text.trim_end_matches('/').to_owned()));
-                }
-            }
-            "file" => "write a folder without file://",
-            _ => "only http:// and https:// are understood",
-        };
-        Err(invalid(text, why))
-    }
 }
 
 impl fmt::Display for Source {
@@ -78,18 +38,31 @@ impl fmt::Display for Source {
 }
 
 impl Source {
-    /// The folder, if it is one.
-    pub(super) fn folder(&self) -> Option<Utf8PathBuf> {
-        let Self::Folder(folder) = self else {
-            return None;
+    /// A mirror by its `http(s)://` URL.
+    ///
+    /// # Errors
+    /// When it is none. A login in it is an error that does not repeat it: the URL shows in plans and logs.
+    pub fn mirror(text: &str) -> Result<Source, InvalidSource> {
+        let invalid = |text: &str, why| InvalidSource {
+            text: text.to_owned(),
+            why,
         };
-        let home = || Utf8PathBuf::try_from(etcetera::home_dir().ok()?).ok();
-        let below = folder.strip_prefix("~").ok();
-        Some(
-            below
-                .and_then(|below| Some(home()?.join(below)))
-                .unwrap_or_else(|| folder.clone()),
-        )
+        let Ok(url) = reqwest::Url::parse(text) else {
+            return Err(invalid(text, "this is no URL"));
+        };
+        if !url.username().is_empty() || url.password().is_some() {
+            let why = "a name or a password in a URL shows in plans and logs";
+            return Err(invalid(&format!("{}://…@…", url.scheme()), why));
+        }
+        let why = match url.scheme() {
+            "http" | "https" if url.query().is_some() || url.fragment().is_some() => {
+                "the URL must end with a path: tag and file are put behind it"
+            }
+            "http" | "https" => return Ok(Self::Mirror(text.trim_end_matches('/').to_owned())),
+            "file" => "write a folder without file://",
+            _ => "only http:// and https:// are understood",
+        };
+        Err(invalid(text, why))
     }
 
     /// The URL of a file. A `+` in a path is a blank to some servers, so it goes as `%2B`.
@@ -109,29 +82,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sources_are_read() {
-        let mirror = |base: &str| Ok(Source::Mirror(base.to_owned()));
-        assert_eq!(
-            "https://m.example/k3s/".parse(),
-            mirror("https://m.example/k3s")
-        );
-        assert_eq!(
-            "http://10.0.0.1:8080".parse(),
-            mirror("http://10.0.0.1:8080")
-        );
-        for folder in ["/srv/k3s", "./k3s", "../k3s", "~/k3s"] {
-            assert_eq!(folder.parse(), Ok(Source::Folder(folder.into())));
+    fn mirrors_are_read() {
+        for (text, base) in [
+            ("https://m.example/k3s/", "https://m.example/k3s"),
+            ("http://10.0.0.1:8080", "http://10.0.0.1:8080"),
+        ] {
+            assert_eq!(Source::mirror(text), Ok(Source::Mirror(base.to_owned())));
         }
         for (text, why) in [
-            ("m.example/k3s", "expected a URL"),
-            ("", "expected a URL"),
+            ("m.example/k3s", "no URL"),
+            ("", "no URL"),
             ("ftp://m.example", "only http"),
             ("file:///srv", "without file://"),
             ("https://", "no URL"),
             ("https://m.example/k3s?token=1", "must end with a path"),
             ("https://me:s3cret@m.example", "shows in plans and logs"),
+            ("ftp://me:s3cret@m.example", "shows in plans and logs"),
         ] {
-            let error = text.parse::<Source>().unwrap_err().to_string();
+            let error = Source::mirror(text).unwrap_err().to_string();
             assert!(error.contains(why), "{text}: {error}");
             assert!(!error.contains("s3cret"), "{error}");
         }

@@ -12,11 +12,11 @@ use super::output::Failure;
 use crate::apply::{Assets, Cluster, Seed, Standing};
 use crate::artifact::{self, Arch, Artifact, ArtifactError, Patience, Request, Source};
 use crate::fleet::{self, Outcomes, Reached};
-use crate::inventory::{Inventory, K3sArch, K3sSource, Node, NodeName};
+use crate::inventory::{Inventory, K3sArch, K3sSource, Node, NodeName, ProgramPin};
 use crate::layer;
 use crate::plan::{NodePlan, Snapshots};
 use crate::report::log::Log;
-use crate::report::{Event, Events};
+use crate::report::{Events, telling};
 use crate::resource::change::Action;
 use crate::resource::k3s::{Asset, WantedAsset};
 
@@ -95,7 +95,7 @@ async fn one(
     })?;
     let source = match &node.k3s.source {
         K3sSource::Releases => Source::Public,
-        K3sSource::Mirror(address) => Source::Mirror(address.clone()),
+        K3sSource::Mirror(mirror) => mirror.clone(),
         K3sSource::Folder(path) => {
             let home =
                 fleet::home().map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
@@ -111,7 +111,6 @@ async fn one(
         Asset::Program => node.k3s.sha256.get(&name),
         Asset::Images => None,
     };
-    let pin = pin.and_then(|pin| pin.as_str().parse().ok());
     let asset = match wanted.asset {
         Asset::Program => artifact::Asset::Binary(arch),
         Asset::Images => artifact::Asset::Images(arch),
@@ -120,23 +119,13 @@ async fn one(
         source: &source,
         tag: &wanted.version,
         asset,
-        pin: pin.as_ref(),
+        pin: pin.map(ProgramPin::sha256),
         cache,
         patience: Patience::default(),
     };
-    let mut last = None;
-    let mut progress = |done: u64, total: Option<u64>| {
-        let percent = total.map(|total| done.saturating_mul(100) / total.max(1));
-        if last.replace(percent) != Some(percent) {
-            events.send(Event::Transferring {
-                node: node.name.to_string(),
-                what: "downloading",
-                file: format!("{} {}", asset.file_name(), wanted.version),
-                done,
-                total: total.unwrap_or(done),
-            });
-        }
-    };
+    let file = format!("{} {}", asset.file_name(), wanted.version);
+    let mut tell = telling(events, node.name.as_str(), "downloading", &file);
+    let mut progress = |done, total: Option<u64>| tell(done, total.unwrap_or(done));
     let fetched = artifact::fetch(&request, &mut progress).await;
     fetched.map_err(|error| unfetched(&error))
 }

@@ -15,6 +15,7 @@ use super::quantity::{HOUR, MINUTE, Period};
 use super::secret::Secret;
 use super::setting::Text;
 use super::ssh::LocalPath;
+use crate::artifact::{Sha256, Source};
 
 section! {
     /// k3s: for all nodes in `[k3s]`, for one in `[nodes.NAME.k3s]`. Which version is in `[versions]`. What is not said
@@ -26,7 +27,7 @@ section! {
         /// out like the releases: `TAG/k3s-arm64` and `TAG/sha256sum-arm64.txt`.
         source: K3sSource = K3sSource::Releases,
         /// The sha256 that the program has to have, by architecture, besides the release's own list.
-        sha256: BTreeMap<K3sArch, Sha256> = BTreeMap::new(),
+        sha256: BTreeMap<K3sArch, ProgramPin> = BTreeMap::new(),
         /// Whether the images of k3s's own pods come along, so that they start without a registry.
         airgap_images: bool = false,
         /// The token with which servers join. Where it is not said, the first server makes one up. Only read when that
@@ -96,8 +97,8 @@ choice! {
 pub enum K3sSource {
     /// k3s's public releases.
     Releases,
-    /// A mirror of them: its address without a `/` at the end.
-    Mirror(String),
+    /// A mirror of them.
+    Mirror(Source),
     /// A folder of this computer.
     Folder(LocalPath),
 }
@@ -106,7 +107,7 @@ impl fmt::Display for K3sSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Releases => f.pad("releases"),
-            Self::Mirror(address) => f.pad(address),
+            Self::Mirror(mirror) => f.pad(&mirror.to_string()),
             Self::Folder(path) => path.fmt(f),
         }
     }
@@ -121,22 +122,13 @@ impl FromStr for K3sSource {
         if text == "releases" {
             return Ok(Self::Releases);
         }
-        let Some((scheme, rest)) = text.split_once("://") else {
+        if !text.contains("://") {
             return text.parse().map(Self::Folder);
-        };
-        let wrong = |why: &str| Wrong::new(format!("`{}` is no mirror: {why}", shown(text)));
-        let host = rest.split('/').next().unwrap_or_default();
-        if !matches!(scheme, "http" | "https") {
-            return Err(wrong("only http and https are understood"));
         }
-        if host.is_empty() || rest.chars().any(|c| c.is_control() || c.is_whitespace()) {
-            return Err(wrong("this is no address").help("like `https://mirror.lan/k3s`"));
-        }
-        if host.contains('@') {
-            return Err(wrong("it holds a login")
-                .help("the inventory is made to be shared; let the mirror answer without one"));
-        }
-        Ok(Self::Mirror(text.trim_end_matches('/').to_owned()))
+        let mirror = Source::mirror(text).map_err(|wrong| Wrong::new(wrong.to_string()));
+        mirror.map(Self::Mirror).map_err(|wrong| {
+            wrong.help("like `https://mirror.lan/k3s`, which has `TAG/k3s-arm64` below it")
+        })
     }
 }
 
@@ -144,18 +136,39 @@ impl Text for K3sSource {
     const EXPECTED: &'static str = "`releases`, the address of a mirror or a folder";
 }
 
-text! {
-    /// A sha256 in hex.
-    pub struct Sha256: "a sha256 (64 hex digits)", Some("^[0-9a-f]{64}$"), sha256;
+/// The sha256 that the program has to have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProgramPin(Sha256);
+
+impl ProgramPin {
+    /// The hash.
+    pub fn sha256(&self) -> &Sha256 {
+        &self.0
+    }
 }
 
-fn sha256(text: &str) -> Result<String, Wrong> {
-    let lower = text.to_ascii_lowercase();
-    if lower.len() == 64 && lower.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return Ok(lower);
+impl fmt::Display for ProgramPin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
-    Err(Wrong::new(format!("`{}` is no sha256", shown(text)))
-        .help("write its 64 hex digits, as the release's `sha256sum-arm64.txt` has them"))
+}
+
+serialized_as_shown!(ProgramPin);
+
+impl FromStr for ProgramPin {
+    type Err = Wrong;
+
+    fn from_str(text: &str) -> Result<Self, Wrong> {
+        text.parse().map(Self).map_err(|_| {
+            Wrong::new(format!("`{}` is no sha256", shown(text)))
+                .help("write its 64 hex digits, as the release's `sha256sum-arm64.txt` has them")
+        })
+    }
+}
+
+impl Text for ProgramPin {
+    const EXPECTED: &'static str = "a sha256 (64 hex digits)";
+    const PATTERN: Option<&'static str> = Some("^[0-9A-Fa-f]{64}$");
 }
 
 text! {
@@ -241,7 +254,7 @@ mod tests {
     fn a_source_is_the_releases_a_mirror_or_a_folder() {
         let parse = |text: &str| text.parse::<K3sSource>();
         assert_eq!(parse("releases").unwrap(), K3sSource::Releases);
-        let mirror = K3sSource::Mirror("https://mirror.lan/k3s".into());
+        let mirror = K3sSource::Mirror(Source::Mirror("https://mirror.lan/k3s".into()));
         assert_eq!(parse("https://mirror.lan/k3s/").unwrap(), mirror);
         assert!(matches!(
             parse("downloads/k3s").unwrap(),
@@ -249,7 +262,7 @@ mod tests {
         ));
         for text in [
             "ftp://a/b",
-            "https:///x",
+            "https://",
             "https://u:p@a/x",
             "http://a b/",
             "",
@@ -279,9 +292,9 @@ mod tests {
     fn a_hash_has_64_digits() {
         let hash = "A1".repeat(32);
         assert_eq!(
-            hash.parse::<Sha256>().unwrap().as_str(),
+            hash.parse::<ProgramPin>().unwrap().to_string(),
             hash.to_lowercase()
         );
-        "a1".parse::<Sha256>().unwrap_err();
+        "a1".parse::<ProgramPin>().unwrap_err();
     }
 }

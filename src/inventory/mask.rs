@@ -32,13 +32,14 @@ pub(crate) fn secrets(source: &str, spans: &[Range<usize>], broken: bool) -> Str
     String::from_utf8(masked).unwrap_or_default()
 }
 
-/// Adds the places of the strings whose keys sound like a secret's.
+/// Adds the places of the strings whose keys sound like a secret's, and of addresses with a login in them.
 pub(crate) fn suspects(value: &Found<'_>, secrets: &mut Vec<Range<usize>>) {
     match value.get_ref() {
         DeValue::Table(table) => {
             for (key, value) in table.iter() {
                 match value.get_ref() {
                     DeValue::String(_) if is_suspect(key.get_ref()) => secrets.push(value.span()),
+                    DeValue::String(text) if has_login(text) => secrets.push(value.span()),
                     _ => suspects(value, secrets),
                 }
             }
@@ -58,4 +59,13 @@ fn is_suspect(key: &str) -> bool {
         && ["pas", "pwd", "secret", "token"]
             .iter()
             .any(|word| key.contains(word))
+}
+
+fn has_login(text: &str) -> bool {
+    let host = |rest: &str| {
+        rest.split('/')
+            .next()
+            .is_some_and(|host| host.contains('@'))
+    };
+    text.split_once("://").is_some_and(|(_, rest)| host(rest))
 }

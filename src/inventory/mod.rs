@@ -40,7 +40,9 @@ pub use boot::{Boot, BootConfig, BootToken};
 pub use diagnostic::{Diagnostic, Severity, Wrong};
 pub use document::{Cluster, parse, schema};
 pub use hardening::{Firewall, Hardening, Journald, RootLogin, Sshd, Storage, Swap, Upgrades};
-pub use k3s::{InterfaceName, K3s, K3sArch, K3sComponent, K3sSource, Sha256, Taint, TaintEffect};
+pub use k3s::{
+    InterfaceName, K3s, K3sArch, K3sComponent, K3sSource, ProgramPin, Taint, TaintEffect,
+};
 pub use key::PublicKey;
 pub use label::{LabelKey, LabelValue};
 pub use longhorn::{DataDisk, DataFileSystem, FileSystemUuid, Longhorn, MountPoint, Multipath};

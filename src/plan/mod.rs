@@ -11,8 +11,8 @@ use crate::layer;
 use crate::node::boot::Edit;
 use crate::node::ledger::{Kind, LayerName, Ledger};
 use crate::node::snapshot::Snapshot;
-use crate::resource::change::{Change, Effect, Phase, Refusal, TriedLine, Verb};
-use crate::resource::{self, K3S_UNITS, Resource, Wanted};
+use crate::resource::change::{Change, Effect, Phase, Refusal, TriedLine};
+use crate::resource::{self, Resource, Wanted, is_k3s};
 
 /// All nodes as they were at the probe, by name. Nodes that could not be reached are not in it.
 pub type Snapshots = BTreeMap<NodeName, Snapshot>;
@@ -66,13 +66,6 @@ impl NodePlan {
         (!reasons.is_empty()).then(|| reasons.join("; "))
     }
 
-    /// Whether k3s runs on the node once the plan is carried out.
-    pub fn wants_k3s(&self) -> bool {
-        self.changes
-            .iter()
-            .any(|change| change.phase == Phase::Cluster && change.verb != Verb::Remove)
-    }
-
     /// The command line that the reboot tries out, if the node's system can do that.
     pub fn trial(&self) -> Option<&TriedLine> {
         self.changes.iter().find_map(|change| change.trial.as_ref())
@@ -96,7 +89,7 @@ impl NodePlan {
                 }
             })
             .collect();
-        let of_k3s = |effect: &&Effect| matches!(effect, Effect::Restart(unit) if K3S_UNITS.contains(&unit.as_str()));
+        let of_k3s = |effect: &&Effect| matches!(effect, Effect::Restart(unit) if is_k3s(unit));
         for step in &mut steps {
             let unfinished = self.unfinished.iter();
             match step.phase {

@@ -3,5 +3,7 @@
 pub mod event;
 pub mod log;
 pub mod progress;
+mod transfer;
 
 pub use event::{Event, Events};
+pub use transfer::telling;

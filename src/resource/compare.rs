@@ -16,19 +16,6 @@ use crate::node::snapshot::{Content, FileState, RegularFile, Snapshot};
 /// # Errors
 /// A [`Refusal`] when it must not or cannot be done on this node.
 pub fn compare(resource: &Resource, snapshot: &Snapshot) -> Result<Option<Change>, Refusal> {
-    let mut change = compare_kind(resource, snapshot)?;
-    if let Some(change) = &mut change
-        && (change.layer, change.phase) == (LayerName::K3s, Phase::Settings)
-    {
-        change.phase = Phase::Cluster;
-    }
-    if let Some(change) = &mut change {
-        consequence::on_this_node(&mut change.effects, snapshot);
-    }
-    Ok(change)
-}
-
-fn compare_kind(resource: &Resource, snapshot: &Snapshot) -> Result<Option<Change>, Refusal> {
     let value = |verb, before: &str, after: &str, actions, undo| {
         Ok(Some(simple(resource, verb, before, after, actions, undo)))
     };
@@ -155,7 +142,7 @@ fn compare_kind(resource: &Resource, snapshot: &Snapshot) -> Result<Option<Chang
         Wanted::BootTokens { edit, try_first } => {
             super::boot::compare(resource.layer, edit, *try_first, snapshot)
         }
-        Wanted::Asset(wanted) => Ok(k3s::asset(resource, wanted)),
+        Wanted::Asset(wanted) => Ok(k3s::asset(resource, wanted, snapshot)),
         Wanted::Secret(wanted) => Ok(k3s::secret(resource, wanted, snapshot)),
         Wanted::NoStaleNode(name) => Ok(Some(k3s::stale_node(resource, name))),
         Wanted::NodeObject(wanted) => Ok(node_object::compare(resource.layer, wanted)),
@@ -197,7 +184,8 @@ fn systemd(
     })
 }
 
-fn simple(
+/// A change that shows two values.
+pub(super) fn simple(
     resource: &Resource,
     verb: Verb,
     before: &str,
@@ -208,7 +196,7 @@ fn simple(
     let phase = match resource.wanted {
         Wanted::Package(_) => Phase::Packages,
         Wanted::Running(ref unit) if unit == consequence::FIREWALL_UNIT => Phase::Guarded,
-        _ => Phase::Settings,
+        _ => usual_phase(resource.layer),
     };
     Change {
         layer: resource.layer,
@@ -232,6 +220,14 @@ fn simple(
             },
         )],
         releases: Vec::new(),
+    }
+}
+
+/// k3s comes after the reboot that its command line needs.
+fn usual_phase(layer: LayerName) -> Phase {
+    match layer {
+        LayerName::K3s => Phase::Cluster,
+        _ => Phase::Settings,
     }
 }
 
@@ -375,10 +371,10 @@ fn file(
         phase: if consequence::locks_out(new.path) && !only_adds(current, new) {
             Phase::Guarded
         } else {
-            Phase::Settings
+            usual_phase(resource.layer)
         },
         actions,
-        effects: consequence::effects(new.path),
+        effects: consequence::effects(new.path, snapshot),
         reboot: None,
         trial: None,
         owns: vec![(

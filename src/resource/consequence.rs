@@ -11,21 +11,30 @@ use crate::node::snapshot::Snapshot;
 pub const FIREWALL_UNIT: &str = "selfheal-firewall.service";
 
 /// k3s as a server and as an agent.
-pub const K3S_UNITS: [&str; 2] = ["k3s.service", "k3s-agent.service"];
+const K3S_UNITS: [&str; 2] = ["k3s.service", "k3s-agent.service"];
+
+/// Whether the unit is k3s.
+pub fn is_k3s(unit: &str) -> bool {
+    K3S_UNITS.contains(&unit)
+}
 
 /// Whether k3s reads the file at `path` only when it starts. What is in its drop-ins is for its next start.
-fn is_k3s(path: &str) -> bool {
+fn is_read_by_k3s(path: &str) -> bool {
     path.starts_with("/etc/rancher/k3s/")
         || path.starts_with("/var/lib/rancher/k3s/agent/etc/kubelet.conf.d/")
         || path == "/usr/local/bin/k3s"
 }
 
-/// What has to follow a change of the file at `path` for it to take effect.
-pub fn effects(path: &Utf8Path) -> BTreeSet<Effect> {
+/// What has to follow a change of the file at `path` for it to take effect. A node is a server or an agent, and only the
+/// one that is there can be restarted.
+pub fn effects(path: &Utf8Path, snapshot: &Snapshot) -> BTreeSet<Effect> {
     let effect = match path.as_str() {
         path if path.starts_with("/etc/ssh/") => Effect::Reload("ssh.service".into()),
-        path if is_k3s(path) => {
-            return K3S_UNITS.map(|unit| Effect::Restart(unit.into())).into();
+        path if is_read_by_k3s(path) => {
+            let there = K3S_UNITS
+                .into_iter()
+                .filter(|unit| snapshot.unit(unit).loaded);
+            return there.map(|unit| Effect::Restart(unit.into())).collect();
         }
         "/etc/systemd/system/k3s.service" | "/etc/systemd/system/k3s-agent.service" => {
             let unit = path.file_name().unwrap_or_default().to_owned();
@@ -50,14 +59,6 @@ pub fn effects(path: &Utf8Path) -> BTreeSet<Effect> {
         _ => return BTreeSet::new(),
     };
     BTreeSet::from([effect])
-}
-
-/// A node is a server or an agent, and only the one that is there can be restarted.
-pub fn on_this_node(effects: &mut BTreeSet<Effect>, snapshot: &Snapshot) {
-    effects.retain(|effect| match effect {
-        Effect::Restart(unit) if K3S_UNITS.contains(&unit.as_str()) => snapshot.unit(unit).loaded,
-        _ => true,
-    });
 }
 
 /// Whether a mistake in the file at `path` can lock the user out: such a change goes behind the dead man's switch.

@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use camino::Utf8PathBuf;
 
 use super::Resource;
-use super::change::{Action, Change, Phase, Verb, View};
+use super::change::{Action, Change, Verb};
+use super::compare::simple;
 use super::consequence;
-use crate::node::ledger::{Before, Entry, Id, Kind};
+use crate::node::ledger::{Before, Id, Kind};
 use crate::node::snapshot::Snapshot;
 
 /// A file of a release of k3s.
@@ -57,7 +58,11 @@ pub struct WantedSecret {
     pub origin: Origin,
 }
 
-pub(super) fn asset(resource: &Resource, wanted: &WantedAsset) -> Option<Change> {
+pub(super) fn asset(
+    resource: &Resource,
+    wanted: &WantedAsset,
+    snapshot: &Snapshot,
+) -> Option<Change> {
     if wanted.found.as_ref() == Some(&wanted.version) {
         return None;
     }
@@ -67,8 +72,15 @@ pub(super) fn asset(resource: &Resource, wanted: &WantedAsset) -> Option<Change>
     };
     let action = Action::InstallAsset(wanted.clone());
     Some(Change {
-        effects: consequence::effects(&wanted.path),
-        ..change(resource, verb, before, &wanted.version, vec![action])
+        effects: consequence::effects(&wanted.path, snapshot),
+        ..simple(
+            resource,
+            verb,
+            before,
+            &wanted.version,
+            vec![action],
+            Before::Nothing,
+        )
     })
 }
 
@@ -125,11 +137,18 @@ pub(super) fn secret(
     let effects = if same {
         BTreeSet::new()
     } else {
-        consequence::effects(&wanted.path)
+        consequence::effects(&wanted.path, snapshot)
     };
     Some(Change {
         effects,
-        ..change(resource, verb, &before, &after, vec![action])
+        ..simple(
+            resource,
+            verb,
+            &before,
+            &after,
+            vec![action],
+            Before::Nothing,
+        )
     })
 }
 
@@ -138,43 +157,14 @@ pub(super) fn secret(
 pub(super) fn stale_node(resource: &Resource, name: &str) -> Change {
     Change {
         owns: Vec::new(),
-        ..change(
+        ..simple(
             resource,
             Verb::Remove,
             "the node of before it was flashed anew",
             "gone, so that this one can join under its name",
             vec![Action::ForgetNode(name.to_owned())],
+            Before::Nothing,
         )
-    }
-}
-
-fn change(
-    resource: &Resource,
-    verb: Verb,
-    before: &str,
-    after: &str,
-    actions: Vec<Action>,
-) -> Change {
-    let entry = Entry {
-        layer: resource.layer,
-        before: Before::Nothing,
-        sha256: None,
-    };
-    Change {
-        layer: resource.layer,
-        id: resource.id(),
-        verb,
-        view: View::Value {
-            before: before.to_owned(),
-            after: after.to_owned(),
-        },
-        phase: Phase::Cluster,
-        actions,
-        effects: BTreeSet::new(),
-        reboot: None,
-        trial: None,
-        owns: vec![(resource.id(), entry)],
-        releases: Vec::new(),
     }
 }
 

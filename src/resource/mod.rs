@@ -22,7 +22,7 @@ use crate::node::boot::{ConfigLine, Edit};
 use crate::node::ledger::{Id, Kind, LayerName};
 
 pub use compare::compare;
-pub use consequence::{FIREWALL_UNIT, K3S_UNITS};
+pub use consequence::{FIREWALL_UNIT, is_k3s};
 pub use undo::undo;
 
 /// A thing that a layer wants of a node.

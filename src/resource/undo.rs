@@ -36,9 +36,8 @@ pub fn undo(id: &Id, entry: &Entry, snapshot: &Snapshot) -> Result<Change, Refus
         },
         actions,
         effects: {
-            let mut effects = path.map(consequence::effects).unwrap_or_default();
-            consequence::on_this_node(&mut effects, snapshot);
-            effects
+            let effects = path.map(|path| consequence::effects(path, snapshot));
+            effects.unwrap_or_default()
         },
         reboot: None,
         trial: None,

@@ -12,11 +12,15 @@ kubectl_for() { # SECONDS ARGUMENT…
 	timeout -k 5 "$kubectl_seconds" /usr/local/bin/k3s kubectl --kubeconfig /etc/rancher/k3s/k3s.yaml "$@" </dev/null
 }
 
-unit_state() { # UNIT: how it stands, and what it says of a password that the server does not know
+# UNIT: how it stands, and what it says, since it was started, of a password that the server does not know
+unit_state() {
 	frame unit
-	timeout 20 systemctl show --property=ActiveState --property=NRestarts -- "$1" 2>/dev/null
-	timeout 20 journalctl -q -b -n 100 -o cat --no-pager -u "$1" 2>/dev/null | grep -m 1 'Node password rejected' |
-		cut -c 1-300 | sed 's/^/rejected=/'
+	unit_said=$(timeout 20 systemctl show --property=ActiveState --property=NRestarts --property=InvocationID -- "$1" 2>/dev/null)
+	printf '%s\n' "$unit_said"
+	unit_start=$(printf '%s\n' "$unit_said" | sed -n 's/^InvocationID=//p')
+	[ -n "$unit_start" ] || return 0
+	timeout 20 journalctl -q -b -o cat --no-pager "_SYSTEMD_INVOCATION_ID=$unit_start" 2>/dev/null |
+		grep -m 1 'Node password rejected' | cut -c 1-300 | sed 's/^/rejected=/'
 	return 0
 }
 
@@ -38,8 +42,8 @@ pods() { # NAMESPACE
 	return 0
 }
 
-token() { # PATH
-	frame token
+secret() { # PATH
+	frame secret
 	cat -- "$1"
 }
 

@@ -271,9 +271,11 @@ start_k3s() { # UNIT
 	attempt "systemctl start $1" 60 systemctl --no-block start "$1"
 }
 
-restart_k3s() { # UNIT: also one that an interrupted run left stopped
+# Stopped first, so that nobody takes the old one for the new; also one that an interrupted run left stopped.
+restart_k3s() { # UNIT
 	timeout 30 systemctl is-enabled --quiet "$1" </dev/null >/dev/null 2>&1 9>&- || return 0
-	attempt "systemctl restart $1" 60 systemctl --no-block restart "$1"
+	attempt "systemctl stop $1" 120 systemctl stop "$1"
+	start_k3s "$1"
 }
 
 # Before an upgrade: a datastore that a newer k3s has written cannot be read by an older one (domain.md §4.5). k3s is

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use camino::Utf8PathBuf;
 use selfheal::apply::script::Holder;
-use selfheal::apply::upload::{telling, upload, upload_within};
+use selfheal::apply::upload::{upload, upload_within};
 use selfheal::artifact::{Arch, Artifact, Asset};
 use selfheal::fleet::NodeError;
-use selfheal::report::{Event, Events};
+use selfheal::report::{Event, Events, telling};
 use selfheal::ssh::{
     self, Agent, ExecError, Hop, Limits, NoPrompt, Prompt, Session, Sudo, Target, Upload,
 };
@@ -531,7 +531,7 @@ async fn twenty_uploads_at_once_take_little_memory() {
 #[tokio::test]
 async fn an_upload_is_told_once_for_each_percent() {
     let (events, mut receiver) = Events::channel();
-    let mut progress = telling(&events, "jarvis", "k3s-arm64");
+    let mut progress = telling(&events, "jarvis", "uploading", "k3s-arm64");
     for done in 0..=100_000_u64 {
         progress(done, 100_000);
     }

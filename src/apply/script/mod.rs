@@ -11,8 +11,8 @@ use super::cluster::Secrets;
 use crate::node::ledger::Ledger;
 use crate::node::quote;
 use crate::plan::Step;
-use crate::resource::K3S_UNITS;
 use crate::resource::change::{Action, Effect, TriedLine};
+use crate::resource::is_k3s;
 use body::Body;
 
 const FUNCTIONS: &str = include_str!("../../../templates/session/step.sh");
@@ -28,6 +28,9 @@ pub const STEP_SECONDS: u64 = 1800;
 pub const BETWEEN_STEPS: u64 = 90;
 /// How long the order to reboot may take, in seconds: it waits for apt and dpkg before a trial boot.
 pub const REBOOT_SECONDS: u64 = 400;
+
+/// Where commands are looked for, whatever the login shell thinks.
+const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Where the restarts stand that a step still owes.
 const PENDING_RESTART: &str = "/var/lib/selfheal/pending-restart";
@@ -249,11 +252,15 @@ pub fn resume(holder: &Holder, nonce: &str) -> String {
 /// How long the reaper may take, in seconds, with what comes before it.
 pub const HEAL_SECONDS: u64 = 1000;
 
-/// A script that shows what the reaper would do; it takes no lease.
+/// A script that shows what the reaper would do.
 pub fn look(nonce: &str) -> String {
+    asking(HEAL, "reaper look", nonce)
+}
+
+/// A script that takes no lease, because it writes nothing on the node itself.
+pub fn asking(functions: &str, body: &str, nonce: &str) -> String {
     format!(
-        "{{\nexport LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\nnonce={nonce}\n{HEAL}\n\
-         reaper look </dev/null\nexit 0\n}}\n"
+        "{{\nexport LC_ALL=C PATH={SEARCH_PATH}\nnonce={nonce}\n{functions}\nask() {{\n{body}\n}}\nask </dev/null\nexit 0\n}}\n"
     )
 }
 
@@ -316,7 +323,7 @@ fn whole(body: &str, seconds: u64, holder: &Holder, nonce: &str) -> String {
 /// What every script begins with; its brace closes at the script's end, so that a script cut in half runs nothing.
 fn prelude(seconds: u64, holder: &Holder, nonce: &str) -> String {
     format!(
-        "{{\nexport LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\ntrap '' HUP PIPE\n\
+        "{{\nexport LC_ALL=C PATH={SEARCH_PATH}\ntrap '' HUP PIPE\n\
          nonce={nonce} token={token} step_seconds={seconds} dead_token={dead}\nholder={who}\n",
         token = quote(&holder.token),
         dead = quote(holder.dead.as_deref().unwrap_or("-")),
@@ -341,10 +348,6 @@ fn order(action: &Action) -> (u8, usize) {
         _ => 0,
     };
     (step, inner_first)
-}
-
-fn is_k3s(unit: &str) -> bool {
-    K3S_UNITS.contains(&unit)
 }
 
 /// Whether systemd has to read its unit files again: a unit's file or its enablement changes.

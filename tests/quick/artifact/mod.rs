@@ -64,7 +64,7 @@ impl Release {
         let folder = tempfile::tempdir().unwrap();
         let cache = Utf8PathBuf::try_from(folder.path().join("cache")).unwrap();
         Release {
-            source: server.url().parse().unwrap(),
+            source: Source::mirror(&server.url()).unwrap(),
             server,
             _folder: folder,
             cache,
@@ -353,7 +353,7 @@ async fn a_server_in_trouble_is_asked_again_and_a_refusal_is_final() {
         assert_eq!(release.server.count("k3s-arm64") - before, asked);
     }
     let mut request = release.request();
-    let nobody = "http://127.0.0.1:1".parse().unwrap();
+    let nobody = Source::mirror("http://127.0.0.1:1").unwrap();
     request.source = &nobody;
     let error = artifact::fetch(&request, &mut |_, _| {}).await.unwrap_err();
     let error = explained(&error);
@@ -493,7 +493,7 @@ async fn a_local_folder_is_used_where_it_lies() {
     let folder = Utf8Path::from_path(folder.path()).unwrap();
     let release = folder.join(TAG);
     fs::create_dir(&release).unwrap();
-    let source: Source = folder.as_str().parse().unwrap();
+    let source = Source::Folder(folder.to_owned());
     let cache = folder.join("cache");
     let fetch = || async { artifact::fetch(&request(&source, &cache), &mut |_, _| {}).await };
     let error = explained(&fetch().await.unwrap_err());
@@ -534,7 +534,7 @@ async fn a_cache_that_cannot_be_written_is_told() {
 #[tokio::test]
 #[ignore = "run by other tests, in a process of its own"]
 async fn child() {
-    let from = std::env::var("ARTIFACT_SOURCE").unwrap().parse().unwrap();
+    let from = Source::mirror(&std::env::var("ARTIFACT_SOURCE").unwrap()).unwrap();
     let cache = Utf8PathBuf::from(std::env::var("ARTIFACT_CACHE").unwrap());
     let artifact = artifact::fetch(&request(&from, &cache), &mut |_, _| {})
         .await

@@ -30,7 +30,7 @@ async fn reaping(look: &'static str, now: &'static str) -> FakeNode {
             .unwrap();
         let said = match () {
             () if script.contains("\nreaper now\n") => now,
-            () if script.contains("\nreaper look ") => look,
+            () if script.contains("\nreaper look\n") => look,
             () => {
                 return Reply::ok(format!(
                     "\n@{nonce} begin\n\n@{nonce} fact user\n0\n\n@{nonce} end\n"
