@@ -35,7 +35,7 @@ impl Run {
         let steps: Vec<Step<'_>> = steps
             .filter(|step| step.phase.is_of_the_cluster())
             .collect();
-        if self.goal == Goal::Restore || !reached.node.k3s.install {
+        if self.goal != Goal::Converge || !reached.node.k3s.install {
             for step in &steps {
                 self.go_on()?;
                 *ledger = self

@@ -1,6 +1,7 @@
 //! Carries a plan out. The only part that can write to a node.
 
 mod cluster;
+mod departure;
 pub mod heal;
 mod join;
 mod k3s;
@@ -29,6 +30,7 @@ use cluster::Secrets;
 use script::Guard;
 
 pub use cluster::{Assets, Cluster, Seed, Standing};
+pub use departure::forget;
 pub use k3s::kubeconfig;
 pub use lease::Claim;
 pub use reboot::Reboots;
@@ -41,6 +43,10 @@ pub enum Goal {
     Converge,
     /// No trace of selfheal.
     Restore,
+    /// Out of the cluster, whose other nodes take its pods.
+    Remove,
+    /// Without k3s, whatever becomes of the cluster.
+    Reset,
 }
 
 /// One run over several nodes.
@@ -77,7 +83,8 @@ impl Run {
         let result = self.carry_out(&mut reached, &plan).await;
         // Only a node that was written to has a lease to give back: not a refused one, and one that was left has lost it.
         let left = self.goal == Goal::Restore && result.is_ok();
-        if !plan.is_empty() && plan.refusals.is_empty() && !left {
+        let written = !plan.is_empty() || self.goal == Goal::Remove;
+        if written && plan.refusals.is_empty() && !left {
             let release = script::release(&self.claim.on(&reached.snapshot), &nonce()?);
             let _ = reached.session.run(&release, Duration::from_secs(30)).await;
         }
@@ -93,11 +100,14 @@ impl Run {
     }
 
     async fn carry_out(&self, reached: &mut Reached, plan: &NodePlan) -> Result<(), NodeError> {
-        if plan.is_empty() {
+        if plan.is_empty() && self.goal != Goal::Remove {
             return Ok(());
         }
         if let Some(refusal) = plan.refusals.first() {
             return Err(NodeError::Refused(format!("{refusal} ({})", refusal.hint)));
+        }
+        if self.goal == Goal::Remove {
+            self.leave_cluster(reached).await?;
         }
         let mut ledger = plan.ledger.clone();
         let steps = plan.steps();
@@ -128,7 +138,12 @@ impl Run {
         // Nobody waits for this node's reboot any more: the servers may go on, and others join them.
         self.reboots.done(&reached.node.name);
         self.join(reached, plan, &mut ledger).await?;
-        self.verify(reached, plan).await
+        self.verify(reached, plan).await?;
+        if self.goal == Goal::Remove {
+            // A kubelet that was started anew meanwhile has made itself known again.
+            self.leave_cluster(reached).await?;
+        }
+        Ok(())
     }
 
     /// The user may stop a run between two steps.
@@ -143,7 +158,7 @@ impl Run {
     fn guard(&self, node: &Node) -> Guard {
         let sshd = match self.goal {
             Goal::Converge => layer::hardening::sshd_must_say(&node.hardening),
-            Goal::Restore => Vec::new(),
+            Goal::Restore | Goal::Remove | Goal::Reset => Vec::new(),
         };
         Guard {
             seconds: node.hardening.dead_man.as_secs(),
@@ -311,6 +326,7 @@ impl Run {
                 plan::plan(&self.inventory, node, &snapshots, &self.layers)
             }
             Goal::Restore => plan::restore(node, snapshot),
+            Goal::Remove | Goal::Reset => plan::leave_cluster(node, snapshot),
         }
     }
 }

@@ -1,7 +1,6 @@
 //! `selfheal bootstrap`, `selfheal apply` and `selfheal node restore`: observe, plan, ask, carry out, look again.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{IsTerminal, Write};
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex};
 
@@ -10,17 +9,16 @@ use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::cluster;
+use super::begin::{begin, confirmed};
 use super::exit::Exit;
-use super::fleet::{
-    ask, block_on, failures, failures_json, layers, observe, state_folder, watched,
-};
+use super::fleet::{ask, block_on, failures, failures_json, layers, observe, watched};
 use super::load::{Loaded, load};
-use super::options::{Layers, Nodes, Options, Output, Writing};
+use super::options::{Consent, Layers, Nodes, Options, Output, Writing};
 use super::output::{Failure, print, print_json};
 use super::plan::show;
+use super::{cluster, departure};
 use crate::apply::{Claim, Goal, Reboots, Run};
-use crate::fleet::{NodeError, Outcomes, Reached, nonce};
+use crate::fleet::{NodeError, Outcomes, Reached};
 use crate::inventory::{Node, NodeName, Role};
 use crate::layer;
 use crate::node::boot::Trial;
@@ -90,13 +88,54 @@ pub(super) fn restore(
     output: Output,
     options: &Options,
 ) -> Result<Exit, Failure> {
+    let layers = LayerName::ALL.into();
+    run(on_one(
+        "restore",
+        Goal::Restore,
+        node,
+        layers,
+        writing,
+        output,
+        options,
+    )?)
+}
+
+/// A node leaves its cluster ([`Goal::Remove`]), or forgets it ([`Goal::Reset`]).
+pub(super) fn leave(
+    goal: Goal,
+    node: &str,
+    consent: Consent,
+    output: Output,
+    options: &Options,
+) -> Result<Exit, Failure> {
+    let name = match goal {
+        Goal::Reset => "reset",
+        _ => "remove",
+    };
+    let writing = Writing {
+        consent,
+        no_reboot: false,
+    };
+    let layers = BTreeSet::from([LayerName::K3s]);
+    run(on_one(name, goal, node, layers, writing, output, options)?)
+}
+
+fn on_one<'a>(
+    name: &'static str,
+    goal: Goal,
+    node: &str,
+    layers: BTreeSet<LayerName>,
+    writing: Writing,
+    output: Output,
+    options: &'a Options,
+) -> Result<Work<'a>, Failure> {
     let loaded = load(options)?;
-    run(Work {
-        name: "restore",
-        goal: Goal::Restore,
+    Ok(Work {
+        name,
+        goal,
         nodes: vec![loaded.node(node)?.clone()],
         loaded,
-        layers: LayerName::ALL.into(),
+        layers,
         parallel: NonZeroUsize::MIN,
         writing,
         output,
@@ -105,42 +144,13 @@ pub(super) fn restore(
 }
 
 fn run(asked: Work) -> Result<Exit, Failure> {
-    let folder = state_folder()?;
-    let cannot = |error: std::io::Error| {
-        Failure::new(Exit::Failed, format!("cannot write {folder}: {error}"))
-    };
-    let log = Log::create(&folder.join("logs"), asked.name).map_err(cannot)?;
+    let (log, claim) = begin(asked.name)?;
     let path = log.path().to_owned();
-    let claim =
-        Claim::new(&folder.join("runs"), nonce().map_err(unlucky)?, holder()).map_err(cannot)?;
     let exit = block_on(work(asked, claim, log));
     if !matches!(exit, Ok(Exit::Done)) {
         eprintln!("log: {path}");
     }
     exit
-}
-
-fn unlucky(error: NodeError) -> Failure {
-    Failure::new(Exit::Failed, error.to_string())
-}
-
-/// Who holds a node, for whoever is kept waiting.
-pub(super) fn holder() -> String {
-    let name = |variable| {
-        std::env::var(variable)
-            .ok()
-            .filter(|value| !value.is_empty())
-    };
-    let user = name("USER")
-        .or_else(|| name("LOGNAME"))
-        .unwrap_or_else(|| "somebody".to_owned());
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let now = jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M:%SZ");
-    format!(
-        "{user}@{} (process {}) since {now}",
-        host.trim(),
-        std::process::id()
-    )
 }
 
 async fn work(asked: Work<'_>, claim: Claim, log: Log) -> Result<Exit, Failure> {
@@ -157,8 +167,11 @@ async fn work(asked: Work<'_>, claim: Claim, log: Log) -> Result<Exit, Failure> 
     } = asked;
     let mut log = Some(log);
     // The server that others join is looked at in any case, and changed only if it was chosen.
-    let consulted =
-        layer::k3s::consulted(&loaded.inventory, &nodes).filter(|_| goal == Goal::Converge);
+    let consulted = match (goal, nodes.first()) {
+        (Goal::Converge, _) => layer::k3s::consulted(&loaded.inventory, &nodes),
+        (Goal::Remove, Some(node)) => layer::k3s::another_server(&loaded.inventory, node),
+        _ => None,
+    };
     let looked_at: Vec<Node> = nodes.iter().chain(consulted).cloned().collect();
     let mut outcomes = observe(&loaded, &looked_at, &layers, parallel, options, &mut log).await?;
     if settle(&mut outcomes, &claim, options, &mut log).await {
@@ -177,6 +190,7 @@ async fn work(asked: Work<'_>, claim: Claim, log: Log) -> Result<Exit, Failure> 
             let plan = match goal {
                 Goal::Converge => plan::plan(&loaded.inventory, node, &snapshots, &layers),
                 Goal::Restore => plan::restore(node, snapshot),
+                Goal::Remove | Goal::Reset => plan::leave_cluster(node, snapshot),
             };
             Some((node.name.clone(), plan))
         })
@@ -188,13 +202,26 @@ async fn work(asked: Work<'_>, claim: Claim, log: Log) -> Result<Exit, Failure> 
     if !output.json {
         show(&loaded, &listed, options);
     }
-    let nothing = plans.values().all(NodePlan::is_empty);
-    if !nothing && !writing.yes {
+    let member = match nodes.first().filter(|_| goal == Goal::Remove) {
+        Some(node) if plans.contains_key(&node.name) => {
+            departure::is_member(node, consulted, &snapshots)?
+        }
+        _ => false,
+    };
+    if member && !output.json {
+        print("Before that its pods go to the other nodes, and its object leaves the cluster.\n");
+    }
+    let nothing = plans.values().all(NodePlan::is_empty) && !member;
+    if !nothing && !writing.consent.yes {
         ask(|| confirmed("Apply these changes?")).await??;
     }
 
     let assets = cluster::fetch(&loaded.inventory, &snapshots, &plans, options, &mut log).await?;
-    let cluster = cluster::agreed(&loaded.inventory, &snapshots, &outcomes, &plans, assets);
+    let server = match goal {
+        Goal::Remove => consulted,
+        _ => layer::k3s::seed(&loaded.inventory, &snapshots),
+    };
+    let cluster = cluster::agreed(&loaded.inventory, server, &outcomes, &plans, assets);
     if let Some(consulted) = consulted {
         close(outcomes.remove_entry(&consulted.name).into_iter().collect()).await;
     }
@@ -248,17 +275,25 @@ async fn work(asked: Work<'_>, claim: Claim, log: Log) -> Result<Exit, Failure> 
         }));
     }
     let exit = failures(&results);
+    if goal == Goal::Remove && exit == Exit::Unreachable {
+        nodes.iter().for_each(departure::if_gone);
+    }
     if exit == Exit::Done && !nothing && !output.json {
         let changes: usize = results.values().flatten().sum();
         let plural = |count: usize, word: &str| match count {
             1 => format!("1 {word}"),
             _ => format!("{count} {word}s"),
         };
-        let nodes = plural(results.len(), "node");
-        print(&format!(
-            "Done: {} on {nodes}, verified.\n",
-            plural(changes, "change")
-        ));
+        let on = plural(results.len(), "node");
+        let changes = plural(changes, "change");
+        print(&format!("Done: {changes} on {on}, verified.\n"));
+        if goal == Goal::Remove {
+            nodes
+                .first()
+                .into_iter()
+                .map(departure::farewell)
+                .for_each(|text| print(&text));
+        }
     }
     Ok(exit)
 }
@@ -304,28 +339,6 @@ async fn close(outcomes: Outcomes<Reached>) {
     for reached in outcomes.into_values().flatten() {
         reached.session.close().await;
     }
-}
-
-/// What writes asks first.
-pub(super) fn confirmed(question: &str) -> Result<(), Failure> {
-    if !std::io::stdin().is_terminal() {
-        let failure = Failure::new(
-            Exit::Usage,
-            "nobody is at a terminal to confirm the plan; nothing was changed",
-        );
-        return Err(failure.hint("look at the plan above, then run again with --yes"));
-    }
-    eprint!("{question} Type yes: ");
-    let _ = std::io::stderr().flush();
-    let mut answer = String::new();
-    let read = std::io::stdin().read_line(&mut answer);
-    if read.is_ok() && answer.trim() == "yes" {
-        return Ok(());
-    }
-    Err(Failure::new(
-        Exit::Interrupted,
-        "not confirmed; nothing was changed",
-    ))
 }
 
 /// Each node at its own pace.

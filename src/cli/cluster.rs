@@ -13,17 +13,16 @@ use crate::apply::{Assets, Cluster, Seed, Standing};
 use crate::artifact::{self, Arch, Artifact, ArtifactError, Patience, Request, Source};
 use crate::fleet::{self, Outcomes, Reached};
 use crate::inventory::{Inventory, K3sArch, K3sSource, Node, NodeName, ProgramPin};
-use crate::layer;
 use crate::plan::{NodePlan, Snapshots};
 use crate::report::log::Log;
 use crate::report::{Events, telling};
 use crate::resource::change::Action;
 use crate::resource::k3s::{Asset, WantedAsset};
 
-/// Who joins whom, and which servers have to come up first.
+/// Who joins whom, and which servers have to come up first. `server` is the one that the others talk to.
 pub(super) fn agreed(
     inventory: &Inventory,
-    snapshots: &Snapshots,
+    server: Option<&Node>,
     outcomes: &Outcomes<Reached>,
     plans: &BTreeMap<NodeName, NodePlan>,
     assets: Assets,
@@ -37,7 +36,7 @@ pub(super) fn agreed(
     let servers = inventory.control_planes().filter(|node| node.k3s.install);
     let servers = servers.filter(|node| outcomes.contains_key(&node.name));
     let servers = servers.map(|node| (node.name.clone(), standing(&node.name)));
-    let seed = layer::k3s::seed(inventory, snapshots).and_then(|node| {
+    let seed = server.and_then(|node| {
         let target = reached(&node.name)?.target.clone();
         Some(Seed {
             name: node.name.clone(),

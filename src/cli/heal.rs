@@ -6,17 +6,15 @@ use std::num::NonZeroUsize;
 use clap::Args;
 use serde_json::json;
 
-use super::apply::{confirmed, holder};
+use super::begin::{begin, confirmed};
 use super::exit::Exit;
-use super::fleet::{
-    ask, block_on, failures, failures_json, interruptible, observe, state_folder, watched,
-};
+use super::fleet::{ask, block_on, failures, failures_json, interruptible, observe, watched};
 use super::load::{Loaded, load};
-use super::options::{Options, Output};
+use super::options::{Consent, Options, Output};
 use super::output::{Failure, print, print_json};
 use crate::apply::Claim;
 use crate::apply::heal::{self, Sight};
-use crate::fleet::{NodeError, Outcomes, Reached, nonce};
+use crate::fleet::{NodeError, Outcomes, Reached};
 use crate::plan::json;
 use crate::report::Event;
 use crate::report::log::Log;
@@ -26,22 +24,15 @@ use crate::report::log::Log;
 pub(super) struct Heal {
     /// The node's name.
     node: String,
-    /// Do not ask before writing. Never confirms a host key.
-    #[arg(short, long, help_heading = "Writing")]
-    yes: bool,
+    #[command(flatten)]
+    consent: Consent,
     #[command(flatten)]
     output: Output,
 }
 
 pub(super) fn run(asked: &Heal, options: &Options) -> Result<Exit, Failure> {
     let loaded = load(options)?;
-    let folder = state_folder()?;
-    let cannot = |error: std::io::Error| {
-        Failure::new(Exit::Failed, format!("cannot write {folder}: {error}"))
-    };
-    let log = Log::create(&folder.join("logs"), "heal").map_err(cannot)?;
-    let token = nonce().map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
-    let claim = Claim::new(&folder.join("runs"), token, holder()).map_err(cannot)?;
+    let (log, claim) = begin("heal")?;
     block_on(heal(asked, &loaded, &claim, options, log))
 }
 
@@ -132,7 +123,7 @@ async fn heal_one(
              for a sandbox that is gone, and pods live on.\n"
         ));
     }
-    if !asked.yes {
+    if !asked.consent.yes {
         ask(|| confirmed("Heal this node?")).await??;
     }
     let holder = claim.on(&reached.snapshot);

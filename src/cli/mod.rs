@@ -1,8 +1,10 @@
 //! The command line: what the user types, and how it ends.
 
 mod apply;
+mod begin;
 mod check;
 mod cluster;
+mod departure;
 mod doctor;
 mod exit;
 mod fleet;
@@ -16,6 +18,7 @@ mod output;
 mod plan;
 mod reference;
 mod resume;
+mod status;
 mod trust;
 
 use std::process::ExitCode;
@@ -49,6 +52,8 @@ enum Command {
     Apply(apply::Converge),
     /// Examine the nodes: what is wrong, what that rests on, what to do. Writes nothing.
     Doctor(doctor::Doctor),
+    /// Show the nodes at a glance: whether they are ready, what runs on them, since when. Writes nothing.
+    Status(status::Status),
     /// Remove the ghost sandboxes of a node, which hold on to names and addresses after a power cut.
     Heal(heal::Heal),
     /// Bring the cluster's kubeconfig to this computer, beside the clusters that it knows already.
@@ -80,6 +85,10 @@ enum NodeCommand {
         #[command(flatten)]
         output: Output,
     },
+    /// Take a node out of the cluster: its pods move to the others, its object goes, k3s leaves it.
+    Remove(departure::Remove),
+    /// Take k3s and all that it knows off a node, without asking the cluster. The next apply lets it join as a new node.
+    Reset(departure::Reset),
     /// Let a node leave safe mode: panics reboot it again, and k3s starts.
     Resume(resume::Resume),
 }
@@ -117,7 +126,10 @@ fn dispatch(command: Command, options: &Options) -> Result<Exit, output::Failure
             writing,
             output,
         }) => apply::restore(&node, writing, output, options),
+        Command::Node(NodeCommand::Remove(remove)) => departure::remove(&remove, options),
+        Command::Node(NodeCommand::Reset(reset)) => departure::reset(&reset, options),
         Command::Node(NodeCommand::Resume(resume)) => resume::run(&resume, options),
+        Command::Status(status) => status::run(&status, options),
         Command::Heal(heal) => heal::run(&heal, options),
         Command::Kubeconfig(kubeconfig) => kubeconfig::run(&kubeconfig, options),
         Command::Trust(trust) => trust::run(&trust, options),

@@ -73,13 +73,21 @@ fn layer() -> impl TypedValueParser<Value = LayerName> {
         .try_map(|name| name.parse::<LayerName>())
 }
 
+/// Whether the user is asked first.
+#[derive(Debug, Clone, Copy, Args)]
+#[command(next_help_heading = "Writing")]
+pub(super) struct Consent {
+    /// Do not ask before writing. Never confirms a host key.
+    #[arg(short, long)]
+    pub(super) yes: bool,
+}
+
 /// How a command writes to nodes.
 #[derive(Debug, Clone, Copy, Args)]
 #[command(next_help_heading = "Writing")]
 pub(super) struct Writing {
-    /// Do not ask before writing. Never confirms a host key.
-    #[arg(short, long)]
-    pub(super) yes: bool,
+    #[command(flatten)]
+    pub(super) consent: Consent,
     /// Leave nodes that need a reboot with the reboot pending.
     #[arg(long)]
     pub(super) no_reboot: bool,

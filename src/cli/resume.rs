@@ -6,14 +6,14 @@ use std::num::NonZeroUsize;
 use clap::Args;
 use serde_json::json;
 
-use super::apply::{confirmed, holder};
+use super::begin::{begin, confirmed};
 use super::exit::Exit;
-use super::fleet::{ask, block_on, failures, failures_json, observe, state_folder, watched};
+use super::fleet::{ask, block_on, failures, failures_json, observe, watched};
 use super::load::{Loaded, load};
-use super::options::{Options, Output};
+use super::options::{Consent, Options, Output};
 use super::output::{Failure, print, print_json};
 use crate::apply::{self, Claim};
-use crate::fleet::{NodeError, Outcomes, Reached, nonce};
+use crate::fleet::{NodeError, Outcomes, Reached};
 use crate::plan::json;
 use crate::report::log::Log;
 
@@ -22,22 +22,15 @@ use crate::report::log::Log;
 pub(super) struct Resume {
     /// The node's name.
     node: String,
-    /// Do not ask before writing. Never confirms a host key.
-    #[arg(short, long, help_heading = "Writing")]
-    yes: bool,
+    #[command(flatten)]
+    consent: Consent,
     #[command(flatten)]
     output: Output,
 }
 
 pub(super) fn run(asked: &Resume, options: &Options) -> Result<Exit, Failure> {
     let loaded = load(options)?;
-    let folder = state_folder()?;
-    let cannot = |error: std::io::Error| {
-        Failure::new(Exit::Failed, format!("cannot write {folder}: {error}"))
-    };
-    let log = Log::create(&folder.join("logs"), "resume").map_err(cannot)?;
-    let token = nonce().map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
-    let claim = Claim::new(&folder.join("runs"), token, holder()).map_err(cannot)?;
+    let (log, claim) = begin("resume")?;
     block_on(resume(asked, &loaded, &claim, options, log))
 }
 
@@ -68,7 +61,7 @@ async fn resume(
                 "{name} is in safe mode: {reason}.\nIt will leave it: panics reboot it again, and k3s starts.\n"
             ));
         }
-        if !asked.yes {
+        if !asked.consent.yes {
             ask(|| confirmed("Resume this node?")).await??;
         }
     }

@@ -154,6 +154,9 @@ pub enum NodeError {
     /// The server knows the node's name with another password.
     #[error("the server refuses this node: it knows one of this name with another password")]
     PasswordRejected,
+    /// A node that was said to be gone lives.
+    #[error("{0} is not gone: the cluster says that it is ready")]
+    StillThere(String),
     /// The server that this node joins is not up.
     #[error("not joined, because {0} is not up")]
     NoServer(String),
@@ -238,6 +241,7 @@ impl NodeError {
             | NodeError::NoMemoryCgroup
             | NodeError::NotUp { .. }
             | NodeError::PasswordRejected
+            | NodeError::StillThere(_)
             | NodeError::NoServer(_)
             | NodeError::NewerThanServer { .. }
             | NodeError::ServerUnreachable { .. }
@@ -291,6 +295,9 @@ impl NodeError {
             NodeError::PasswordRejected => {
                 "if the node was flashed anew, apply again: its old object is removed first; else another machine has its \
                  name"
+            }
+            NodeError::StillThere(_) => {
+                "find out why selfheal cannot log in to it, and remove it without --gone, so that its pods end"
             }
             NodeError::NewerThanServer { .. } => "upgrade the server first: apply without --on",
             NodeError::NoServer(_) | NodeError::ServerUnreachable { .. } => {

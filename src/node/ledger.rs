@@ -121,12 +121,14 @@ pub enum Kind {
     StaleNode,
     /// A node's object in Kubernetes, which says itself what of it is selfheal's; never in a ledger.
     NodeObject,
+    /// What k3s keeps of a cluster on a node; never in a ledger.
+    ClusterData,
     /// What a node showed once and does not show again after it was acted upon.
     Evidence,
 }
 
 impl Kind {
-    const ALL: [(Kind, &str); 20] = [
+    const ALL: [(Kind, &str); 21] = [
         (Kind::File, "file"),
         (Kind::Directory, "directory"),
         (Kind::Edit, "edit"),
@@ -146,6 +148,7 @@ impl Kind {
         (Kind::Secret, "secret"),
         (Kind::StaleNode, "stale-node"),
         (Kind::NodeObject, "node-object"),
+        (Kind::ClusterData, "cluster-data"),
         (Kind::Evidence, "evidence"),
     ];
 

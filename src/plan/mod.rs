@@ -141,15 +141,23 @@ pub fn plan(
 
 /// What would change on a node that selfheal leaves: nothing is wanted any more, so everything owned goes back.
 pub fn restore(node: &Node, snapshot: &Snapshot) -> NodePlan {
-    let mut plan = compare(
-        node,
-        Vec::new(),
-        Vec::new(),
-        snapshot,
-        &LayerName::ALL.into(),
-    );
+    let mut plan = without(node, snapshot, &LayerName::ALL.into());
     plan.leftovers.clone_from(&snapshot.state);
     plan.leftovers.remove(SET_ASIDE);
+    plan
+}
+
+/// What would change on a node that leaves its cluster: k3s goes, and what brings it back after a power cut.
+pub fn leave_cluster(node: &Node, snapshot: &Snapshot) -> NodePlan {
+    without(node, snapshot, &BTreeSet::from([LayerName::K3s]))
+}
+
+/// Nothing of these layers is wanted.
+fn without(node: &Node, snapshot: &Snapshot, layers: &BTreeSet<LayerName>) -> NodePlan {
+    let mut plan = compare(node, Vec::new(), Vec::new(), snapshot, layers);
+    if plan.changes.iter().any(|it| it.layer == LayerName::K3s) {
+        plan.changes.push(resource::k3s::leave_cluster());
+    }
     plan
 }
 

@@ -99,6 +99,8 @@ pub enum Action {
     ForgetNode(String),
     /// Changes a node's object, through a server.
     EditNodeObject(ObjectEdit),
+    /// Takes away what k3s keeps of its cluster; see [`super::k3s::leave_cluster`].
+    LeaveCluster,
     /// Takes all swap out of use.
     SwapOff,
     /// Takes the configured swap into use again.

@@ -5,11 +5,14 @@ use std::collections::BTreeSet;
 use camino::Utf8PathBuf;
 
 use super::Resource;
-use super::change::{Action, Change, Verb};
+use super::change::{Action, Change, Phase, Verb, View};
 use super::compare::simple;
 use super::consequence;
-use crate::node::ledger::{Before, Id, Kind};
+use crate::node::ledger::{Before, Id, Kind, LayerName};
 use crate::node::snapshot::Snapshot;
+
+/// Where k3s keeps what it knows (domain.md §4.1).
+const DATA: &str = "/var/lib/rancher/k3s";
 
 /// A file of a release of k3s.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -165,6 +168,28 @@ pub(super) fn stale_node(resource: &Resource, name: &str) -> Change {
             vec![Action::ForgetNode(name.to_owned())],
             Before::Nothing,
         )
+    }
+}
+
+/// What k3s keeps of a cluster goes with it, so that the node can join as a new one. What may be the user's stays, set
+/// aside: a server's datastore with its tokens and certificates, and the volumes of the local storage.
+pub fn leave_cluster() -> Change {
+    let view = View::Value {
+        before: "there".to_owned(),
+        after: format!("gone, but for volumes and a server's datastore ({DATA}/aside-*)"),
+    };
+    Change {
+        layer: LayerName::K3s,
+        id: Id::new(Kind::ClusterData, DATA),
+        verb: Verb::Remove,
+        view,
+        phase: Phase::Removals,
+        actions: vec![Action::LeaveCluster],
+        effects: BTreeSet::new(),
+        reboot: None,
+        trial: None,
+        owns: Vec::new(),
+        releases: Vec::new(),
     }
 }
 

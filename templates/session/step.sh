@@ -324,6 +324,32 @@ end_pods() {
 	return 0
 }
 
+# What k3s keeps of its cluster goes, in order that the node can join as a new one. A server's datastore and the volumes
+# of the local storage may be the user's only copy: they are set aside, where they need no more room than before.
+leave_cluster() {
+	leave_data=/var/lib/rancher/k3s
+	leave_mount=$(awk -v own="^($leave_data|/var/lib/(kubelet|cni))/" \
+		'$5 ~ own && $5 !~ "^/var/lib/rancher/k3s/(storage|aside-)" { print $5; exit }' /proc/self/mountinfo)
+	[ -z "$leave_mount" ] || stop 1 "something is mounted at $leave_mount, so nothing of k3s's data was removed"
+	leave_aside=$leave_data/aside-1
+	while [ -e "$leave_aside" ]; do leave_aside=$leave_data/aside-$((${leave_aside##*-} + 1)); done
+	for leave_part in "$leave_data/server" "$leave_data/storage"; do
+		if [ ! -d "$leave_part" ] || [ -z "$(ls -A -- "$leave_part")" ] || mountpoint -q -- "$leave_part"; then continue; fi
+		[ -d "$leave_aside" ] || mkdir -m 0700 -- "$leave_aside" || stop 1 "cannot make $leave_aside"
+		mv -- "$leave_part" "$leave_aside/" && sync -- "$leave_data" || stop 1 "cannot set $leave_part aside"
+	done
+	for leave_part in "$leave_data"/* "$leave_data"/.[!.]* /var/lib/kubelet /var/lib/cni /etc/cni/net.d/10-flannel.conflist \
+		/etc/rancher/node /etc/rancher/k3s/k3s.yaml /run/k3s /run/flannel; do
+		case $leave_part in "$leave_data"/aside-*) continue ;; esac
+		if [ ! -e "$leave_part" ] && [ ! -L "$leave_part" ] || mountpoint -q -- "$leave_part"; then continue; fi
+		rm -rf --one-file-system -- "$leave_part" || stop 1 "cannot remove $leave_part"
+	done
+	for leave_part in /etc/rancher/k3s /etc/rancher "$leave_data" "${leave_data%/*}"; do
+		[ ! -d "$leave_part" ] || rmdir --ignore-fail-on-non-empty -- "$leave_part" || stop 1 "cannot remove $leave_part"
+	done
+	return 0
+}
+
 # The shims of k3s's containerd, and all that they have started.
 pod_processes() {
 	ps -e -o pid= -o ppid= -o args= | awk '

@@ -195,3 +195,64 @@ fn a_worker_that_was_flashed_anew_joins_again() {
     homelab.converge();
     assert!(is_ready(&node(jarvis, "ultron")));
 }
+
+#[test]
+#[ignore = "minutes more: tests/run.sh --full"]
+fn a_node_leaves_the_cluster_and_joins_again() {
+    let homelab = homelab(&["jarvis", "ultron"], "");
+    homelab.converge();
+    let (jarvis, ultron) = (&homelab.pis[0], &homelab.pis[1]);
+    let alone = homelab.selfheal(&["node", "remove", "jarvis", "--yes"]);
+    assert_eq!(alone.code, Some(1), "{alone}");
+    assert!(alone.stderr.contains("only server"), "{alone}");
+
+    // A pod that nobody would start elsewhere keeps the node where it is.
+    create_pod(jarvis, "web", "ultron");
+    wait_for_pod(jarvis, "web", LONG);
+    let kept = homelab.selfheal(&["node", "remove", "ultron", "--yes"]);
+    assert_eq!(kept.code, Some(1), "{kept}");
+    assert!(kept.stderr.contains("its pods did not leave"), "{kept}");
+    assert_ne!(node(jarvis, "ultron")["spec"]["unschedulable"], true);
+    kubectl(jarvis, "delete pod web --wait=false");
+
+    ultron
+        .root("mkdir -p /var/lib/rancher/k3s/storage/pvc && echo precious >/var/lib/rancher/k3s/storage/pvc/data")
+        .unwrap();
+    let removed = homelab.ok(&["node", "remove", "ultron", "--yes"]);
+    eprintln!("{removed}");
+    assert!(
+        removed.stdout.contains("ultron is out of the cluster"),
+        "{removed}"
+    );
+    let names = |pi| nodes(pi)["items"].as_array().unwrap().len();
+    assert_eq!(names(jarvis), 1);
+    ultron
+        .root(
+            "set -e; cd /var/lib/rancher/k3s; [ \"$(ls -A)\" = aside-1 ]; grep -q precious aside-1/storage/pvc/data
+             ! pgrep -f containerd-shim; ! ls /etc/rancher /usr/local/bin/k3s /run/k3s /etc/systemd/system/k3s* 2>/dev/null
+             ! grep -P '^k3s\\t' /var/lib/selfheal/ledger; ! ls /sys/class/net/cni0 2>/dev/null",
+        )
+        .unwrap();
+    let again = homelab.ok(&["node", "remove", "ultron", "--yes"]);
+    assert!(again.stdout.contains("Nothing to change."), "{again}");
+    let status = homelab.selfheal(&["status"]);
+    assert_eq!(status.code, Some(2), "{status}");
+    assert!(status.stdout.contains("not in it"), "{status}");
+    homelab.converge();
+    assert!(is_ready(&node(jarvis, "ultron")));
+    let status = homelab.ok(&["status"]);
+    assert!(!status.stdout.contains("not in it"), "{status}");
+
+    // Reset asks nobody; the next apply finds the old object and removes it first.
+    homelab.ok(&["node", "reset", "ultron", "--yes"]);
+    assert_eq!(names(jarvis), 2);
+    let plan = homelab.selfheal(&["plan"]);
+    assert!(plan.stdout.contains("flashed anew"), "{plan}");
+    homelab.converge();
+    assert!(is_ready(&node(jarvis, "ultron")));
+
+    // A node that can be logged in to no more is removed by what the cluster says of it.
+    let ready = homelab.selfheal(&["node", "remove", "ultron", "--gone", "--yes"]);
+    assert_eq!(ready.code, Some(1), "{ready}");
+    assert!(ready.stderr.contains("it is ready"), "{ready}");
+}

@@ -8,7 +8,7 @@ use crate::binary::{Ended, Home};
 const EVERYWHERE: [&str; 5] = ["--inventory", "--quiet", "--verbose", "--color", "--help"];
 
 /// Every command with an argument that it needs, and the options that only some take.
-const COMMANDS: [(&[&str], &[&str]); 14] = [
+const COMMANDS: [(&[&str], &[&str]); 17] = [
     (
         &["init", "jarvis=127.0.0.1:1"],
         &[
@@ -30,6 +30,7 @@ const COMMANDS: [(&[&str], &[&str]); 14] = [
     (&["doctor"], &["--on", "--parallel", "--json"]),
     (&["bootstrap"], CONVERGE),
     (&["apply"], CONVERGE),
+    (&["status"], &["--on", "--parallel", "--json"]),
     (&["heal", "jarvis"], &["--yes", "--json"]),
     (&["kubeconfig"], &["--file", "--replace"]),
     (&["trust", "jarvis"], &["--fingerprint", "--json"]),
@@ -37,6 +38,11 @@ const COMMANDS: [(&[&str], &[&str]); 14] = [
         &["node", "restore", "jarvis"],
         &["--yes", "--no-reboot", "--json"],
     ),
+    (
+        &["node", "remove", "jarvis"],
+        &["--gone", "--yes", "--json"],
+    ),
+    (&["node", "reset", "jarvis"], &["--yes", "--json"]),
     (&["node", "resume", "jarvis"], &["--yes", "--json"]),
     (&["schema"], &[]),
     (&["completions", "bash"], &[]),

@@ -9,6 +9,7 @@ mod boots;
 mod cli;
 mod crash;
 mod deadman;
+mod departure;
 mod doctor;
 mod engine;
 mod firewall;

@@ -139,6 +139,7 @@ impl Body {
                 self.call("install_asset", &[wanted.path.as_str()]);
             }
             Action::Discard(path) => self.call("discard", &[path.as_str()]),
+            Action::LeaveCluster => self.line("leave_cluster"),
             _ => {}
         }
     }

@@ -135,6 +135,12 @@ impl<'i> Cluster<'i> {
     }
 }
 
+/// A server of the cluster that `node` is in, besides itself.
+pub fn another_server<'i>(inventory: &'i Inventory, node: &Node) -> Option<&'i Node> {
+    let mut servers = inventory.control_planes();
+    servers.find(|server| server.k3s.install && server.name != node.name)
+}
+
 /// The nodes that have to be looked at besides those that were chosen: without the server that the others join nobody
 /// knows what it takes to be a part of its cluster.
 pub fn consulted<'i>(inventory: &'i Inventory, chosen: &[Node]) -> Option<&'i Node> {

@@ -18,7 +18,7 @@ use crate::resource::k3s::{Asset, Origin, WantedAsset, WantedSecret};
 use crate::resource::{Resource, Wanted};
 use cluster::Cluster;
 
-pub use cluster::{consulted, seed};
+pub use cluster::{another_server, consulted, seed};
 
 const PROGRAM: &str = "/usr/local/bin/k3s";
 const IMAGES: &str = "/var/lib/rancher/k3s/agent/images";

@@ -172,3 +172,25 @@ fn the_server_that_is_one_already_is_joined_and_not_the_one_that_was_flashed_ane
     assert!(landed(&plan).contains("server: \"https://192.0.2.2:6443\""));
     assert!(!landed(&plan).contains("cluster-init"));
 }
+
+#[test]
+fn a_node_that_left_its_cluster_is_as_one_that_never_was_in_it() {
+    let inventory = inventory(HOMELAB);
+    let mut jarvis = pi();
+    let fresh = plan_of("jarvis", &[&jarvis], &inventory);
+    jarvis.take(&fresh);
+    let node = inventory.node("jarvis").unwrap();
+    let leave = |paper: &PaperNode| plan::leave_cluster(node, &look_at(paper, &inventory, node));
+    let plan = leave(&jarvis);
+    assert_eq!(plan.refusals, []);
+    let steps = plan.steps();
+    assert_eq!(steps.len(), 1, "{steps:#?}");
+    let actions = steps[0].changes.iter().flat_map(|change| &change.actions);
+    let actions: Vec<&Action> = actions.collect();
+    assert!(actions.contains(&&Action::Stop("k3s.service".into())));
+    assert!(actions.contains(&&Action::LeaveCluster));
+    jarvis.take(&plan);
+    assert!(leave(&jarvis).is_empty());
+    let anew = plan_of("jarvis", &[&jarvis], &inventory);
+    assert_eq!(landed(&anew), landed(&fresh));
+}

@@ -633,6 +633,15 @@ impl PaperNode {
                 *said = format!("600 root {hash}");
             }
             Action::Discard(path) => drop(self.frames.remove(&format!("secret {path}"))),
+            Action::LeaveCluster => {
+                let kept = |name: &String| {
+                    !name.contains("/var/lib/rancher")
+                        && name != "k3s-version"
+                        && name != "cluster-nodes"
+                        && !name.contains("/etc/rancher/node/")
+                };
+                self.frames.retain(|name, _| kept(name));
+            }
             Action::ForgetNode(_) => {}
             Action::EditNodeObject(edit) => {
                 let owned =
