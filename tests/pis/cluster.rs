@@ -9,18 +9,18 @@ use crate::homelab::Homelab;
 use crate::k3s::{create_pod, kubectl, leases, sandboxes, wait, wait_for_pod};
 
 /// On a busy machine.
-const LONG: Duration = Duration::from_secs(300);
+pub const LONG: Duration = Duration::from_secs(300);
 
 /// Settings that need no reboot, so that a test is about k3s.
 const CALM: &str = "[hardening]\nautomatic_upgrades = \"off\"\nhold_kernel = false\n[boot]\npsi = false\npanic_timeout = \"10s\"\n\
     [longhorn]\nprepare = false\n";
 
-fn with_k3s(more: &str) -> String {
+pub fn with_k3s(more: &str) -> String {
     format!("{CALM}{more}")
 }
 
 /// Pis with what k3s needs, and a folder of releases.
-fn homelab(names: &[&str], more: &str) -> Homelab {
+pub fn homelab(names: &[&str], more: &str) -> Homelab {
     let homelab = Homelab::with(names, "", &Options::for_k3s());
     homelab.release(&[release::VERSION]);
     homelab.set(&with_k3s(&format!("{}{more}", homelab.k3s_section())));
@@ -31,7 +31,7 @@ fn nodes(server: &Pi) -> serde_json::Value {
     serde_json::from_str(&kubectl(server, "get nodes -o json")).unwrap()
 }
 
-fn node(server: &Pi, name: &str) -> serde_json::Value {
+pub fn node(server: &Pi, name: &str) -> serde_json::Value {
     let nodes = nodes(server);
     let mut items = nodes["items"].as_array().unwrap().iter();
     items
@@ -40,7 +40,7 @@ fn node(server: &Pi, name: &str) -> serde_json::Value {
         .clone()
 }
 
-fn is_ready(node: &serde_json::Value) -> bool {
+pub fn is_ready(node: &serde_json::Value) -> bool {
     let mut conditions = node["status"]["conditions"].as_array().unwrap().iter();
     conditions.any(|it| it["type"] == "Ready" && it["status"] == "True")
 }

@@ -269,7 +269,15 @@ impl Kubectl<'_> {
     }
 
     async fn raw(&self, path: &str) -> Result<()> {
+        let began = std::time::Instant::now();
         let bytes = self.client.raw(Method::GET, path, None).await?;
+        let chatty = self.arguments.value(&["v"]);
+        if chatty.is_some_and(|level| level.parse::<u8>().is_ok_and(|level| level >= 6)) {
+            let took = began.elapsed().as_millis();
+            eprintln!(
+                "\"Response\" verb=\"GET\" url=\"https://127.0.0.1:6443{path}\" status=\"200 OK\" milliseconds={took}"
+            );
+        }
         print!("{}", String::from_utf8_lossy(&bytes));
         Ok(())
     }
