@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 use secrecy::SecretString;
 use tokio::sync::{Mutex, MutexGuard, watch};
 
@@ -15,10 +15,16 @@ use crate::inventory::{Node, NodeName, Role};
 use crate::ssh::{self, Session};
 
 /// Tokens that a step writes, by the file they go to. `None`: the node makes one up.
-pub(super) type Secrets = BTreeMap<Utf8PathBuf, Option<SecretString>>;
+pub type Secrets = BTreeMap<Utf8PathBuf, Option<SecretString>>;
 
-/// The files that a node gets, with the paths they get there.
-pub type Assets = BTreeMap<NodeName, Vec<(Utf8PathBuf, Artifact)>>;
+/// What a run brings to its nodes, at hand before anything is changed.
+#[derive(Debug, Default)]
+pub struct Supplies {
+    /// The files that a node gets, with the paths they get there.
+    pub assets: BTreeMap<NodeName, Vec<(Utf8PathBuf, Artifact)>>,
+    /// The inventory's tokens that a node gets.
+    pub tokens: BTreeMap<NodeName, Secrets>,
+}
 
 /// The server that the others join.
 #[derive(Debug, Clone)]
@@ -43,7 +49,7 @@ pub enum Standing {
 /// What the nodes of a run have to agree on.
 pub struct Cluster {
     pub(super) seed: Option<Seed>,
-    pub(super) assets: Assets,
+    pub(super) supplies: Supplies,
     servers: watch::Sender<BTreeMap<NodeName, Standing>>,
     turn: Mutex<()>,
 }
@@ -74,13 +80,13 @@ impl Cluster {
     pub fn new(
         seed: Option<Seed>,
         servers: BTreeMap<NodeName, Standing>,
-        assets: Assets,
+        supplies: Supplies,
     ) -> Cluster {
         Cluster {
             seed,
             servers: watch::Sender::new(servers),
             turn: Mutex::new(()),
-            assets,
+            supplies,
         }
     }
 
@@ -100,6 +106,11 @@ impl Cluster {
             let coming = standing.filter(|standing| **standing == Standing::Coming);
             coming.map(|standing| *standing = outcome).is_some()
         });
+    }
+
+    /// The inventory's token for this file of a node, if it has one.
+    pub(super) fn token(&self, node: &NodeName, path: &Utf8Path) -> Option<SecretString> {
+        self.supplies.tokens.get(node)?.get(path)?.clone()
     }
 
     pub(super) fn is_seed(&self, node: &NodeName) -> bool {

@@ -4,7 +4,6 @@
 use std::future::Future;
 use std::time::{Duration, Instant};
 
-use secrecy::SecretString;
 use tokio::sync::MutexGuard;
 
 use super::cluster::Secrets;
@@ -94,7 +93,7 @@ impl Run {
 
     async fn bring_assets(&self, reached: &Reached) -> Result<(), NodeError> {
         let name = &reached.node.name;
-        for (path, artifact) in self.cluster.assets.get(name).into_iter().flatten() {
+        for (path, artifact) in self.cluster.supplies.assets.get(name).into_iter().flatten() {
             self.go_on()?;
             let file = artifact.asset.file_name();
             let mut progress = telling(&self.events, name.as_str(), "uploading", &file);
@@ -197,7 +196,7 @@ impl Run {
             .await
     }
 
-    /// Tokens are fetched when they are written, and forgotten after.
+    /// Tokens of a server are fetched when they are written, and forgotten after.
     async fn secrets<'a>(
         &self,
         server: &K3s<'_>,
@@ -210,7 +209,7 @@ impl Run {
                 continue;
             };
             let secret = match origin {
-                Origin::Own => self.own_secret(node, path).await?,
+                Origin::Own => self.cluster.token(&node.name, path),
                 Origin::Server { path, .. } => {
                     let token = server.secret("reading the join token", path.as_str());
                     Some(token.await?)
@@ -219,28 +218,6 @@ impl Run {
             secrets.insert(path.clone(), secret);
         }
         Ok(secrets)
-    }
-
-    async fn own_secret(
-        &self,
-        node: &Node,
-        path: &camino::Utf8Path,
-    ) -> Result<Option<SecretString>, NodeError> {
-        let k3s = &node.k3s;
-        let secret = if path.ends_with("agent-token") {
-            &k3s.agent_token
-        } else {
-            &k3s.token
-        };
-        let Some(secret) = secret else {
-            return Ok(None);
-        };
-        let home = fleet::home()?;
-        let value = secret
-            .resolve(&home)
-            .await
-            .map_err(|source| NodeError::Secret { source })?;
-        Ok(Some(value))
     }
 
     /// Moves the pods of a node elsewhere before it reboots; true if there is something to be put back.

@@ -26,10 +26,9 @@ use crate::plan::{self, NodePlan, Snapshots, Step};
 use crate::report::{Event, Events};
 use crate::resource::change::Phase;
 use crate::ssh::{self, ErrorClass, Method, Output, Prompt, Session, Status};
-use cluster::Secrets;
 use script::Guard;
 
-pub use cluster::{Assets, Cluster, Seed, Standing};
+pub use cluster::{Cluster, Secrets, Seed, Standing, Supplies};
 pub use departure::forget;
 pub use k3s::kubeconfig;
 pub use lease::Claim;

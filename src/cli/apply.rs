@@ -216,12 +216,12 @@ async fn work(asked: Work<'_>, claim: Claim, log: Log) -> Result<Exit, Failure> 
         ask(|| confirmed("Apply these changes?")).await??;
     }
 
-    let assets = cluster::fetch(&loaded.inventory, &snapshots, &plans, options, &mut log).await?;
+    let supplies = cluster::fetch(&loaded.inventory, &snapshots, &plans, options, &mut log).await?;
     let server = match goal {
         Goal::Remove => consulted,
         _ => layer::k3s::seed(&loaded.inventory, &snapshots),
     };
-    let cluster = cluster::agreed(&loaded.inventory, server, &outcomes, &plans, assets);
+    let cluster = cluster::agreed(&loaded.inventory, server, &outcomes, &plans, supplies);
     if let Some(consulted) = consulted {
         close(outcomes.remove_entry(&consulted.name).into_iter().collect()).await;
     }

@@ -4,12 +4,13 @@
 use std::collections::BTreeMap;
 
 use camino::Utf8Path;
+use secrecy::SecretString;
 
 use super::exit::Exit;
 use super::fleet::{interruptible, watched};
 use super::options::Options;
 use super::output::Failure;
-use crate::apply::{Assets, Cluster, Seed, Standing};
+use crate::apply::{Cluster, Seed, Standing, Supplies};
 use crate::artifact::{self, Arch, Artifact, ArtifactError, Patience, Request, Source};
 use crate::fleet::{self, Outcomes, Reached};
 use crate::inventory::{Inventory, K3sArch, K3sSource, Node, NodeName, ProgramPin};
@@ -17,7 +18,7 @@ use crate::plan::{NodePlan, Snapshots};
 use crate::report::log::Log;
 use crate::report::{Events, telling};
 use crate::resource::change::Action;
-use crate::resource::k3s::{Asset, WantedAsset};
+use crate::resource::k3s::{Asset, Origin, WantedAsset, WantedSecret};
 
 /// Who joins whom, and which servers have to come up first. `server` is the one that the others talk to.
 pub(super) fn agreed(
@@ -25,7 +26,7 @@ pub(super) fn agreed(
     server: Option<&Node>,
     outcomes: &Outcomes<Reached>,
     plans: &BTreeMap<NodeName, NodePlan>,
-    assets: Assets,
+    supplies: Supplies,
 ) -> Cluster {
     let reached = |node: &NodeName| outcomes.get(node).and_then(|outcome| outcome.as_ref().ok());
     let standing = |node: &NodeName| match (reached(node), plans.get(node)) {
@@ -43,42 +44,77 @@ pub(super) fn agreed(
             target,
         })
     });
-    Cluster::new(seed, servers.collect(), assets)
+    Cluster::new(seed, servers.collect(), supplies)
 }
 
-/// Fetches the files of k3s's release that the plans bring to nodes, before anything is changed anywhere.
+/// Gets what the plans bring to nodes, the files of k3s's release and the inventory's tokens, before anything is changed
+/// anywhere.
 pub(super) async fn fetch(
     inventory: &Inventory,
     snapshots: &Snapshots,
     plans: &BTreeMap<NodeName, NodePlan>,
     options: &Options,
     log: &mut Option<Log>,
-) -> Result<Assets, Failure> {
+) -> Result<Supplies, Failure> {
     let mut wanted = Vec::new();
+    let mut supplies = Supplies::default();
     for plan in plans.values().filter(|plan| plan.refusals.is_empty()) {
         let node = inventory.node(plan.node.as_str());
+        let Some((node, snapshot)) = node.zip(snapshots.get(&plan.node)) else {
+            continue;
+        };
         for action in plan.changes.iter().flat_map(|change| &change.actions) {
-            if let (Action::InstallAsset(asset), Some((node, snapshot))) =
-                (action, node.zip(snapshots.get(&plan.node)))
-            {
-                wanted.push((node, snapshot.facts.machine.clone(), asset.clone()));
+            match action {
+                Action::InstallAsset(asset) => {
+                    wanted.push((node, snapshot.facts.machine.clone(), asset.clone()));
+                }
+                Action::PutSecret(WantedSecret {
+                    path,
+                    origin: Origin::Own,
+                }) => {
+                    let token = own_token(node, path).await?;
+                    let tokens = supplies.tokens.entry(node.name.clone()).or_default();
+                    tokens.insert(path.clone(), token);
+                }
+                _ => {}
             }
         }
     }
-    let mut assets = Assets::new();
     if wanted.is_empty() {
-        return Ok(assets);
+        return Ok(supplies);
     }
     let cache = artifact::cache_folder().map_err(|error| unfetched(&error))?;
     let fetching = watched(options, log, async |events: Events| {
         for (node, machine, asset) in wanted {
             let artifact = one(node, &machine, &asset, &cache, &events).await?;
-            let assets = assets.entry(node.name.clone()).or_default();
+            let assets = supplies.assets.entry(node.name.clone()).or_default();
             assets.push((asset.path, artifact));
         }
-        Ok(assets)
+        Ok(supplies)
     });
     interruptible(fetching).await?
+}
+
+async fn own_token(node: &Node, path: &Utf8Path) -> Result<Option<SecretString>, Failure> {
+    let k3s = &node.k3s;
+    let (key, secret) = match path.file_name() {
+        Some("agent-token") => ("agent_token", &k3s.agent_token),
+        _ => ("token", &k3s.token),
+    };
+    let Some(secret) = secret else {
+        return Ok(None);
+    };
+    let failed = |error: &dyn std::error::Error| {
+        let text = format!(
+            "{}: no k3s.{key}, and nothing was changed: {}",
+            node.name,
+            chain(error)
+        );
+        Failure::new(Exit::Failed, text)
+    };
+    let home = fleet::home().map_err(|error| failed(&error))?;
+    let token = secret.resolve(&home).await;
+    token.map(Some).map_err(|error| failed(&error))
 }
 
 async fn one(
@@ -130,18 +166,17 @@ async fn one(
 }
 
 fn unfetched(error: &ArtifactError) -> Failure {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    let failure = Failure::new(
-        Exit::Failed,
-        format!("cannot get k3s, and nothing was changed: {text}"),
-    );
+    let text = format!("cannot get k3s, and nothing was changed: {}", chain(error));
+    let failure = Failure::new(Exit::Failed, text);
     match error.hint() {
         Some(hint) => failure.hint(hint),
         None => failure,
     }
+}
+
+/// An error and its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    let words = std::iter::once(error.to_string()).chain(causes.map(ToString::to_string));
+    words.collect::<Vec<_>>().join(": ")
 }

@@ -2,7 +2,6 @@
 
 use thiserror::Error;
 
-use crate::inventory::SecretError;
 use crate::node::reply::ReplyError;
 use crate::ssh::{ConnectError, ErrorClass, ExecError, Status};
 
@@ -186,13 +185,6 @@ pub enum NodeError {
         #[source]
         source: Box<NodeError>,
     },
-    /// A secret of the inventory is not to be had.
-    #[error("a token of the inventory is not to be had")]
-    Secret {
-        /// Why.
-        #[source]
-        source: SecretError,
-    },
     /// What was applied did not hold.
     #[error("after applying, these still differ: {0}")]
     NotConverged(String),
@@ -246,7 +238,6 @@ impl NodeError {
             | NodeError::NewerThanServer { .. }
             | NodeError::ServerUnreachable { .. }
             | NodeError::NotDrained { .. }
-            | NodeError::Secret { .. }
             | NodeError::NotConverged(_) => Class::Failed,
         }
     }

@@ -130,6 +130,24 @@ async fn what_does_not_answer_is_removed_only_as_gone_and_not_unasked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_is_none_stops_a_run_before_it_writes() {
+    let server = server("").await;
+    let home = written(&server);
+    let token = home.write("token", "one line\nand-a-second\n");
+    std::fs::set_permissions(token, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let section = "[k3s]\ntoken = { file = \"token\" }\n[ssh]";
+    let text = home.read("homelab.toml").replace("[ssh]", section);
+    home.write("homelab.toml", &text);
+    let apply = ["apply", "--yes", "--on", "jarvis", "--only", "k3s"];
+    let ended = home.selfheal(&apply).await;
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    let error = "jarvis: no k3s.token, and nothing was changed: the secret from";
+    assert!(ended.stderr.contains(error), "{ended:?}");
+    assert!(!ended.stderr.contains("and-a-second"), "{ended:?}");
+    assert_eq!(server.execs().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_is_ready_is_not_gone() {
     let server = server(&*Box::leak(NODES.replace("False", "True").into_boxed_str())).await;
     let home = written(&server);
