@@ -52,6 +52,13 @@ impl Claim {
         }
     }
 
+    /// Whether a step of a dead run of this computer may still be at work on the node: a step outlives its run.
+    pub fn left_a_step(&self, snapshot: &Snapshot) -> bool {
+        let uptime = snapshot.facts.uptime.as_secs();
+        let lease = snapshot.lease.as_ref();
+        lease.is_some_and(|lease| lease.expires > uptime && self.is_dead(&lease.token))
+    }
+
     /// Whether `token` names a run of this computer that ended without giving its lease back.
     fn is_dead(&self, token: &str) -> bool {
         if token == self.token || !token.bytes().all(|byte| byte.is_ascii_hexdigit()) {
@@ -102,6 +109,10 @@ mod tests {
             "died without cleaning up"
         );
         assert_eq!(mine.on(&leased_to("dd")).dead, None, "of another computer");
+        let (mut over, under_way) = (leased_to("cc"), leased_to("cc"));
+        over.facts.uptime = std::time::Duration::from_secs(100);
+        assert!(mine.left_a_step(&under_way) && !mine.left_a_step(&over));
+        assert!(!mine.left_a_step(&leased_to("bb")));
         drop(alive);
         assert_eq!(
             mine.on(&leased_to("bb")).dead,

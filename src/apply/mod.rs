@@ -330,6 +330,17 @@ impl Run {
     }
 }
 
+/// Waits for the end of a step that an interrupted run of this computer left under way, and takes its lease away.
+///
+/// # Errors
+/// A [`NodeError`] when the step does not end, or somebody else is at work there.
+pub async fn await_step(session: &Session, holder: &Holder) -> Result<(), NodeError> {
+    let wait = script::release(holder, &nonce()?);
+    let limit = Duration::from_secs(700);
+    exec(session, "waiting for an interrupted step", &wait, limit).await?;
+    Ok(())
+}
+
 /// Waits for the end of a trial boot that is under way: until then nobody can say what the node boots with.
 ///
 /// # Errors

@@ -298,7 +298,8 @@ async fn work(asked: Work<'_>, claim: Claim, log: Log) -> Result<Exit, Failure> 
     Ok(exit)
 }
 
-/// Lets the dead man's switches of interrupted runs act, and trial boots come to their end, before anything is planned.
+/// Lets the steps of interrupted runs end, their dead man's switches act, and trial boots come to their end, before
+/// anything is planned.
 /// True when there were any.
 async fn settle(
     outcomes: &mut Outcomes<Reached>,
@@ -306,13 +307,23 @@ async fn settle(
     options: &Options,
     log: &mut Option<Log>,
 ) -> bool {
+    let orphaned = |reached: &&Reached| claim.left_a_step(&reached.snapshot);
     let armed = |reached: &&Reached| reached.snapshot.dead_man_armed;
     let tried = |reached: &&Reached| Trial::of(&boot::facts(&reached.snapshot)) == Trial::UnderWay;
-    let unsettled = |reached: &Reached| armed(&reached) || tried(&reached);
+    let unsettled = |reached: &Reached| orphaned(&reached) || armed(&reached) || tried(&reached);
     if !outcomes.values().flatten().any(unsettled) {
         return false;
     }
     watched(options, log, async |events: Events| {
+        for reached in outcomes.values().flatten().filter(orphaned) {
+            let node = reached.node.name.to_string();
+            let what = "the last step of an interrupted run".to_owned();
+            events.send(Event::Waiting { node: node.clone(), what });
+            let claim = claim.on(&reached.snapshot);
+            if let Err(error) = crate::apply::await_step(&reached.session, &claim).await {
+                events.send(Event::Note { node, text: error.chain() });
+            }
+        }
         for reached in outcomes.values().flatten().filter(armed) {
             let node = reached.node.name.to_string();
             let text = "an interrupted run left the dead man's switch armed: putting the originals back first";

@@ -1,20 +1,16 @@
 //! `selfheal node remove` and `selfheal node reset`: a node leaves its cluster, or only forgets it.
 
-use std::collections::BTreeSet;
-use std::num::NonZeroUsize;
-
 use clap::Args;
 use serde_json::json;
 
 use super::apply;
 use super::begin::{begin, confirmed};
 use super::exit::Exit;
-use super::fleet::{ask, block_on, failures, failures_json, observe, watched};
+use super::fleet::{ask, block_on, failures, failures_json, on_node, watched};
 use super::load::{Loaded, load};
 use super::options::{Consent, Options, Output};
 use super::output::{Failure, print, print_json};
 use crate::apply::{Goal, forget};
-use crate::fleet::Outcomes;
 use crate::inventory::Node;
 use crate::layer;
 use crate::plan::{Snapshots, json};
@@ -101,36 +97,30 @@ fn only_server(node: &Node, others: usize) -> Failure {
 /// Only the object goes, through a server.
 async fn gone(asked: &Remove, loaded: &Loaded, options: &Options) -> Result<Exit, Failure> {
     let (log, _claim) = begin("remove")?;
-    let mut log = Some(log);
     let node = loaded.node(&asked.node)?;
     let Some(server) = layer::k3s::another_server(&loaded.inventory, node) else {
         let text = format!("there is no other server to ask about {}", node.name);
         return Err(Failure::new(Exit::Failed, text));
     };
-    let (servers, layers) = ([server.clone()], BTreeSet::new());
-    let parallel = NonZeroUsize::MIN;
-    let outcomes = observe(loaded, &servers, &layers, parallel, options, &mut log).await?;
-    let mut results: Outcomes<bool> = Outcomes::new();
-    for (name, reached) in outcomes {
-        let result = match reached {
-            Ok(reached) => {
-                let snapshots = Snapshots::from([(name.clone(), reached.snapshot.clone())]);
-                let member = is_member(node, Some(server), &snapshots)?;
-                if member && !asked.consent.yes {
-                    print(&format!("The object of {} goes.\n", node.name));
-                    ask(|| confirmed("Remove this node?")).await??;
-                }
-                let forgotten = watched(options, &mut log, async |_| {
-                    forget(&reached.session, node.name.as_str()).await
-                });
-                let forgotten = forgotten.await.map(|()| member);
-                reached.session.close().await;
-                forgotten
+    let results = on_node(
+        loaded,
+        server,
+        options,
+        &mut Some(log),
+        async |reached, log| {
+            let shown = (server.name.clone(), reached.snapshot.clone());
+            let member = is_member(node, Some(server), &Snapshots::from([shown]))?;
+            if member && !asked.consent.yes {
+                print(&format!("The object of {} goes.\n", node.name));
+                ask(|| confirmed("Remove this node?")).await??;
             }
-            Err(error) => Err(error),
-        };
-        results.insert(name, result);
-    }
+            let forgotten = watched(options, log, async |_| {
+                forget(&reached.session, node.name.as_str()).await
+            });
+            Ok(forgotten.await.map(|()| member))
+        },
+    )
+    .await?;
     let exit = failures(&results);
     let removed = results.values().flatten().any(|member| *member);
     if asked.output.json {

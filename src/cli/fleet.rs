@@ -15,7 +15,7 @@ use super::exit::Exit;
 use super::load::Loaded;
 use super::options::{Layers, Options};
 use super::output::{Failure, node_failure};
-use crate::fleet::{self, Outcomes, Reached};
+use crate::fleet::{self, NodeError, Outcomes, Reached};
 use crate::inventory::{Node, NodeName};
 use crate::layer;
 use crate::node::ledger::LayerName;
@@ -126,6 +126,29 @@ pub(super) async fn observe(
         fleet::observe(asked, parallel, prompt(), &events).await
     });
     interruptible(observing).await
+}
+
+/// Looks at one node, works on it, and takes leave of it. What goes wrong on the node is in the outcome.
+pub(super) async fn on_node<T>(
+    loaded: &Loaded,
+    node: &Node,
+    options: &Options,
+    log: &mut Option<Log>,
+    work: impl AsyncFnOnce(&Reached, &mut Option<Log>) -> Result<Result<T, NodeError>, Failure>,
+) -> Result<Outcomes<T>, Failure> {
+    let (nodes, layers) = (std::slice::from_ref(node), BTreeSet::new());
+    let one = NonZeroUsize::MIN;
+    let mut seen = observe(loaded, nodes, &layers, one, options, log).await?;
+    let result = match seen.remove(&node.name) {
+        Some(Ok(reached)) => {
+            let result = work(&reached, log).await;
+            reached.session.close().await;
+            result?
+        }
+        Some(Err(error)) => Err(error),
+        None => return Ok(Outcomes::new()),
+    };
+    Ok(Outcomes::from([(node.name.clone(), result)]))
 }
 
 /// Asks the user something, off the async threads. Ctrl-C is an answer too: once it was waited for anywhere, it no

@@ -1,20 +1,17 @@
 //! `selfheal heal`: ghost sandboxes of a node go, now.
 
-use std::collections::BTreeSet;
-use std::num::NonZeroUsize;
-
 use clap::Args;
 use serde_json::json;
 
 use super::begin::{begin, confirmed};
 use super::exit::Exit;
-use super::fleet::{ask, block_on, failures, failures_json, interruptible, observe, watched};
+use super::fleet::{ask, block_on, failures, failures_json, interruptible, on_node, watched};
 use super::load::{Loaded, load};
 use super::options::{Consent, Options, Output};
 use super::output::{Failure, print, print_json};
 use crate::apply::Claim;
 use crate::apply::heal::{self, Sight};
-use crate::fleet::{NodeError, Outcomes, Reached};
+use crate::fleet::{NodeError, Reached};
 use crate::plan::json;
 use crate::report::Event;
 use crate::report::log::Log;
@@ -43,31 +40,16 @@ async fn heal(
     options: &Options,
     log: Log,
 ) -> Result<Exit, Failure> {
-    let mut log = Some(log);
-    let node = loaded.node(&asked.node)?.clone();
-    let name = node.name.clone();
-    let (nodes, layers) = ([node], BTreeSet::new());
-    let outcomes = observe(
+    let node = loaded.node(&asked.node)?;
+    let name = &node.name;
+    let results = on_node(
         loaded,
-        &nodes,
-        &layers,
-        NonZeroUsize::MIN,
+        node,
         options,
-        &mut log,
+        &mut Some(log),
+        async |reached, log| heal_one(asked, reached, claim, options, log).await,
     )
     .await?;
-    let mut results: Outcomes<(Sight, Sight)> = Outcomes::new();
-    for (name, reached) in outcomes {
-        let result = match reached {
-            Ok(reached) => {
-                let healed = heal_one(asked, &reached, claim, options, &mut log).await;
-                reached.session.close().await;
-                healed?
-            }
-            Err(error) => Err(error),
-        };
-        results.insert(name, result);
-    }
     let failed = failures(&results);
     let sights = results.values().flatten().next();
     let clean = sights.is_some_and(|(_, after)| after.is_clean());

@@ -1,19 +1,15 @@
 //! `selfheal node resume`: a node leaves safe mode, because its user says that all is well again.
 
-use std::collections::BTreeSet;
-use std::num::NonZeroUsize;
-
 use clap::Args;
 use serde_json::json;
 
 use super::begin::{begin, confirmed};
 use super::exit::Exit;
-use super::fleet::{ask, block_on, failures, failures_json, observe, watched};
+use super::fleet::{ask, block_on, failures, failures_json, on_node, watched};
 use super::load::{Loaded, load};
 use super::options::{Consent, Options, Output};
 use super::output::{Failure, print, print_json};
 use crate::apply::{self, Claim};
-use crate::fleet::{NodeError, Outcomes, Reached};
 use crate::plan::json;
 use crate::report::log::Log;
 
@@ -41,50 +37,35 @@ async fn resume(
     options: &Options,
     log: Log,
 ) -> Result<Exit, Failure> {
-    let mut log = Some(log);
-    let node = loaded.node(&asked.node)?.clone();
-    let (name, nodes, output) = (node.name.clone(), [node], asked.output);
-    let outcomes = observe(
+    let node = loaded.node(&asked.node)?;
+    let (name, output) = (&node.name, asked.output);
+    let mut reason = None;
+    let results = on_node(
         loaded,
-        &nodes,
-        &BTreeSet::new(),
-        NonZeroUsize::MIN,
+        node,
         options,
-        &mut log,
+        &mut Some(log),
+        async |reached, log| {
+            reason.clone_from(&reached.snapshot.safe_mode);
+            let Some(reason) = &reason else {
+                return Ok(Ok(()));
+            };
+            if !output.json {
+                print(&format!(
+                    "{name} is in safe mode: {reason}.\nIt will leave it: panics reboot it again, and k3s starts.\n"
+                ));
+            }
+            if !asked.consent.yes {
+                ask(|| confirmed("Resume this node?")).await??;
+            }
+            let holder = claim.on(&reached.snapshot);
+            let resumed = watched(options, log, async |_| {
+                apply::resume(&reached.session, &holder).await
+            });
+            Ok(resumed.await)
+        },
     )
     .await?;
-    let reason = |reached: &Reached| reached.snapshot.safe_mode.clone();
-    let reason = outcomes.values().flatten().find_map(reason);
-    if let Some(reason) = &reason {
-        if !output.json {
-            print(&format!(
-                "{name} is in safe mode: {reason}.\nIt will leave it: panics reboot it again, and k3s starts.\n"
-            ));
-        }
-        if !asked.consent.yes {
-            ask(|| confirmed("Resume this node?")).await??;
-        }
-    }
-    let mut results: Outcomes<()> = Outcomes::new();
-    for (name, reached) in outcomes {
-        let result = match reached {
-            Ok(reached) => {
-                let resumed: Result<(), NodeError> = if reason.is_some() {
-                    let holder = claim.on(&reached.snapshot);
-                    watched(options, &mut log, async |_| {
-                        apply::resume(&reached.session, &holder).await
-                    })
-                    .await
-                } else {
-                    Ok(())
-                };
-                reached.session.close().await;
-                resumed
-            }
-            Err(error) => Err(error),
-        };
-        results.insert(name, result);
-    }
     let exit = failures(&results);
     if output.json {
         print_json(&json!({

@@ -81,6 +81,14 @@ impl HostAddress {
             Self::Dns(_) => None,
         }
     }
+
+    /// As it stands in a URL: an IPv6 address in brackets (RFC 3986 §3.2.2).
+    pub fn in_url(&self) -> String {
+        match self {
+            Self::Ip(IpAddr::V6(ip)) => format!("[{ip}]"),
+            other => other.to_string(),
+        }
+    }
 }
 
 impl fmt::Display for HostAddress {

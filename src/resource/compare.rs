@@ -7,7 +7,7 @@ use camino::Utf8Path;
 
 use super::change::{Action, Change, Effect, Expect, FileWrite, Phase, Refusal, Verb, View};
 use super::{Resource, Wanted, consequence, k3s, node_object};
-use crate::node::ledger::{Before, Entry, Id, LayerName};
+use crate::node::ledger::{Before, Entry, Id, LayerName, original_of};
 use crate::node::sha256;
 use crate::node::snapshot::{Content, FileState, RegularFile, Snapshot};
 
@@ -400,8 +400,14 @@ fn keep(
     let Some(current) = current else {
         return Vec::new();
     };
+    // A run that died owned it, but had not written it yet.
+    let is_original = || match snapshot.file(&original_of(path.as_str())) {
+        FileState::Regular(original) => original.sha256() == current.sha256(),
+        _ => false,
+    };
     match snapshot.ledger.get(id) {
         None => vec![Action::KeepOriginal(path.to_owned())],
+        Some(entry) if entry.before == Before::Original && is_original() => Vec::new(),
         Some(entry) if entry.sha256.as_deref() != Some(&current.sha256()) => {
             vec![Action::SetAside(path.to_owned())]
         }

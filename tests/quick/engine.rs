@@ -166,6 +166,31 @@ fn a_node_that_is_left_is_as_it_was() {
 }
 
 #[test]
+fn what_an_interrupted_run_had_not_written_yet_is_no_change_of_the_users() {
+    let inventory = one_node(EVERYTHING);
+    let mut node = PaperNode::raspberry_pi_os();
+    let first = plan(&node, &inventory);
+    node.begin(&first);
+    let again = plan(&node, &inventory);
+    let actions = || again.changes.iter().flat_map(|change| &change.actions);
+    let kept = |action: &&Action| matches!(action, Action::SetAside(_) | Action::KeepOriginal(_));
+    assert_eq!(actions().find(kept), None);
+    let writes = |plan: &NodePlan| {
+        let actions = plan.changes.iter().flat_map(|change| &change.actions);
+        actions
+            .filter(|action| matches!(action, Action::Write(_)))
+            .count()
+    };
+    assert_eq!(writes(&again), writes(&first));
+    // What somebody wrote since is kept.
+    node.write("/etc/hosts", "127.0.0.1 localhost\n# mine\n");
+    let changed = plan(&node, &inventory);
+    let aside = Action::SetAside("/etc/hosts".into());
+    let mut actions = changed.changes.iter().flat_map(|change| &change.actions);
+    assert!(actions.any(|action| *action == aside));
+}
+
+#[test]
 fn a_layer_that_is_skipped_is_left_alone() {
     let inventory = one_node("");
     let mut node = PaperNode::raspberry_pi_os();

@@ -16,6 +16,7 @@ mod firewall;
 mod heal;
 mod init;
 mod inventory;
+mod orphan;
 mod ssh;
 mod trial;
 mod trust;

@@ -2,10 +2,8 @@
 
 mod merge;
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::num::NonZeroUsize;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 
 use camino::{Utf8Path, Utf8PathBuf};
@@ -13,12 +11,12 @@ use clap::Args;
 use secrecy::ExposeSecret;
 
 use super::exit::Exit;
-use super::fleet::{block_on, failures, observe};
+use super::fleet::{block_on, failures, on_node};
 use super::load::{Loaded, load};
 use super::options::Options;
 use super::output::{Failure, print};
 use crate::apply;
-use crate::fleet::{self, NodeError, Outcomes};
+use crate::fleet;
 use crate::inventory::{Inventory, Node};
 use crate::replace::replace;
 
@@ -70,45 +68,17 @@ async fn fetch(
     file: &Utf8Path,
     options: &Options,
 ) -> Result<Exit, Failure> {
-    let host = server
-        .join_host()
-        .map_or_else(|| server.host.to_string(), |host| host.to_string());
-    let host = if host.contains(':') {
-        format!("[{host}]")
-    } else {
-        host
-    };
-    let address = format!("https://{host}:6443");
-    let nodes = [server];
-    let outcomes = observe(
-        loaded,
-        &nodes,
-        &BTreeSet::new(),
-        NonZeroUsize::MIN,
-        options,
-        &mut None,
-    )
-    .await?;
-    let mut results: Outcomes<()> = Outcomes::new();
-    for (node, reached) in outcomes {
-        let fetched = match reached {
-            Ok(reached) => {
-                let fetched: Result<_, NodeError> = apply::kubeconfig(&reached.session).await;
-                reached.session.close().await;
-                fetched
-            }
-            Err(error) => Err(error),
-        };
-        let result = match fetched {
-            Ok(fetched) => {
-                let name = loaded.inventory.cluster.name.as_str();
-                write(file, fetched.expose_secret(), name, &address, asked.replace)?;
-                print(&format!("{file} has the context {name}, at {address}\n"));
-                Ok(())
-            }
-            Err(error) => Err(error),
-        };
-        results.insert(node, result);
+    let host = server.join_host().unwrap_or_else(|| server.host.clone());
+    let address = format!("https://{}:6443", host.in_url());
+    let mut no_log = None;
+    let fetched = on_node(loaded, &server, options, &mut no_log, async |reached, _| {
+        Ok(apply::kubeconfig(&reached.session).await)
+    });
+    let results = fetched.await?;
+    for fetched in results.values().flatten() {
+        let name = loaded.inventory.cluster.name.as_str();
+        write(file, fetched.expose_secret(), name, &address, asked.replace)?;
+        print(&format!("{file} has the context {name}, at {address}\n"));
     }
     Ok(failures(&results))
 }
@@ -124,27 +94,12 @@ fn write(
     let failed =
         |error: io::Error| Failure::new(Exit::Failed, format!("cannot write {file}: {error}"));
     let existing = match fs::read_to_string(file) {
-        Ok(existing) => existing,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            if let Some(folder) = file.parent().filter(|folder| !folder.as_str().is_empty()) {
-                let mut builder = fs::DirBuilder::new();
-                builder
-                    .recursive(true)
-                    .mode(0o700)
-                    .create(folder)
-                    .map_err(failed)?;
-            }
-            let mut new = fs::OpenOptions::new();
-            new.write(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(file)
-                .map_err(failed)?;
-            String::new()
-        }
+        Ok(existing) => Some(existing),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(failed(error)),
     };
-    let merged = merge::merge(&existing, fetched, name, address, take_over).map_err(|error| {
+    let before = existing.as_deref().unwrap_or_default();
+    let merged = merge::merge(before, fetched, name, address, take_over).map_err(|error| {
         let failure = Failure::new(Exit::Failed, format!("{file} was left as it is: {error}"));
         match error {
             merge::MergeError::Taken { .. } => {
@@ -153,9 +108,23 @@ fn write(
             merge::MergeError::NoKubeconfig(_) => failure.hint("another file can be named with --file"),
         }
     })?;
-    if merged != existing {
+    if existing.is_none() {
+        create(file).map_err(failed)?;
+    }
+    if merged != before {
         fs::set_permissions(file, fs::Permissions::from_mode(0o600)).map_err(failed)?;
         replace(file, merged.as_bytes()).map_err(failed)?;
     }
+    Ok(())
+}
+
+/// An empty file that nobody else may read, and its folder.
+fn create(file: &Utf8Path) -> io::Result<()> {
+    if let Some(folder) = file.parent().filter(|folder| !folder.as_str().is_empty()) {
+        let mut builder = fs::DirBuilder::new();
+        builder.recursive(true).mode(0o700).create(folder)?;
+    }
+    let mut new = fs::OpenOptions::new();
+    new.write(true).create_new(true).mode(0o600).open(file)?;
     Ok(())
 }

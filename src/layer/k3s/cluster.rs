@@ -56,10 +56,7 @@ impl<'i> Cluster<'i> {
         };
         let join = match (seed.name == node.name, seed.join_host()) {
             (true, _) => None,
-            (false, Some(host)) => Some(match host.ip() {
-                Some(std::net::IpAddr::V6(ip)) => format!("[{ip}]"),
-                _ => host.to_string(),
-            }),
+            (false, Some(host)) => Some(host.in_url()),
             (false, None) => {
                 return Err(refuse(
                     &format!("nodes.{}.host", seed.name),

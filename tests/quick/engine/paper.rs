@@ -241,7 +241,7 @@ impl PaperNode {
         self.units.insert(name.to_owned(), (enabled, active));
     }
 
-    fn write(&mut self, path: &str, text: &str) {
+    pub fn write(&mut self, path: &str, text: &str) {
         let file = File {
             mode: 0o644,
             owner: "root".to_owned(),
@@ -471,6 +471,20 @@ impl PaperNode {
         self.take_without_reboot(plan);
         if plan.reboot().is_some() {
             self.reboot();
+        }
+    }
+
+    /// Takes only what a plan does before its first write: the power goes then.
+    pub fn begin(&mut self, plan: &NodePlan) {
+        for change in &plan.changes {
+            for action in &change.actions {
+                if matches!(action, Action::KeepOriginal(_)) {
+                    self.act(action);
+                }
+            }
+            for (id, entry) in &change.owns {
+                self.ledger.own(id.clone(), entry.clone());
+            }
         }
     }
 
