@@ -132,7 +132,12 @@ fn inferred(patient: &Patient<'_>) -> Option<String> {
     if let Some(line) = panicked.next() {
         return Some(format!("a panic ({})", message(line)));
     }
-    let end = patient.text("last-words").lines().last().map(written)?;
+    let words = || patient.text("last-words").lines();
+    // systemd writes this when it has crashed itself (crash handler of systemd(1)); nobody feeds the watchdog then.
+    if words().any(|line| line.contains("systemd[1]: Freezing execution")) {
+        return Some("a crash of systemd, PID 1, which stood still until the watchdog".to_owned());
+    }
+    let end = words().last().map(written)?;
     if newest_panic(patient).is_some_and(|panic| panic >= end) {
         return Some(match patient.text("panics").lines().last() {
             Some(line) => format!("a panic ({})", line.trim()),

@@ -86,16 +86,25 @@ fn a_frozen_node_comes_back() {
         );
     }
 
+    ended_by(
+        &homelab,
+        "a panic (Kernel panic - not syncing: sysrq triggered crash)",
+    );
+
     // The hardware watchdog: first a kernel that is dead, then a systemd that is.
     apply(
         &homelab,
         "[watchdog]\ntimeout = \"20s\"\nunclean_boots = 50\n",
     );
-    let kills: [(&str, &dyn Fn()); 2] = [
-        ("frozen kernel", &|| pi.freeze().unwrap()),
-        ("dead PID 1", &|| soon(pi, "kill -SEGV 1")),
+    let kills: [(&str, &dyn Fn(), &str); 2] = [
+        ("frozen kernel", &|| pi.freeze().unwrap(), "a panic ("),
+        (
+            "dead PID 1",
+            &|| soon(pi, "kill -SEGV 1"),
+            "a crash of systemd, PID 1",
+        ),
     ];
-    for (what, kill) in kills {
+    for (what, kill, cause) in kills {
         for try_number in 1..=tries() {
             let (boot, resets) = (pi.boot_id().unwrap(), pi.watchdog_resets());
             let began = Instant::now();
@@ -110,6 +119,7 @@ fn a_frozen_node_comes_back() {
                 began.elapsed().as_secs_f64()
             );
         }
+        ended_by(&homelab, cause);
     }
     let ends = pi
         .ok("sudo cut -d ' ' -f 3 /var/lib/selfheal/boots.log")
@@ -117,6 +127,13 @@ fn a_frozen_node_comes_back() {
     let unclean = ends.lines().filter(|state| *state == "unclean").count();
     assert_eq!(unclean as u32, 3 * tries(), "{ends}");
     is_converged(&homelab);
+}
+
+/// Doctor says what ended the boot before this one.
+fn ended_by(homelab: &Homelab, cause: &str) {
+    let run = homelab.selfheal(&["doctor", "--verbose"]);
+    let said = format!("ended by {cause}");
+    assert!(run.stdout.contains(&said), "{said}\n{run}");
 }
 
 /// A k3s that is nothing but a unit.

@@ -292,15 +292,18 @@ fn status(pi: &Pi) -> Status {
 
 /// An inventory for selfheal: the first of the Pis is the control plane, the others are workers.
 #[must_use]
-pub fn inventory(pis: &[Status]) -> String {
+pub fn inventory(pis: &[Status], k3s: Option<&Path>) -> String {
     // Debug writes a string as a TOML basic string needs it, for what occurs in paths and keys.
     let identity = pis
         .first()
         .map(|pi| format!("identity = [{:?}]\n", pi.identity))
         .unwrap_or_default();
-    let head = format!(
-        "[cluster]\nname = \"demo\"\n\n[ssh]\nuser = \"pi\"\n{identity}\n[k3s]\ninstall = false\n"
-    );
+    let k3s = match k3s {
+        Some(releases) => format!("source = {releases:?}"),
+        None => "install = false".to_owned(),
+    };
+    let head =
+        format!("[cluster]\nname = \"demo\"\n\n[ssh]\nuser = \"pi\"\n{identity}\n[k3s]\n{k3s}\n");
     let nodes = pis.iter().enumerate().map(|(index, pi)| {
         let role = if index == 0 {
             "control-plane"

@@ -92,6 +92,9 @@ enum Action {
     Inventory {
         /// Their names
         names: Vec<String>,
+        /// A folder of releases of k3s (see `release`), to make a cluster of them
+        #[arg(long, value_name = "FOLDER")]
+        k3s: Option<PathBuf>,
     },
     /// Build image, repository and snapshot now, if they are missing
     Build {
@@ -164,10 +167,11 @@ fn run(action: Action) -> Result<()> {
             }
             Ok(())
         }
-        Action::Inventory { names } => {
+        Action::Inventory { names, k3s } => {
+            let k3s = k3s.map(std::fs::canonicalize).transpose()?;
             let mut statuses = statuses(&table)?;
             statuses.retain(|pi| names.is_empty() || names.contains(&pi.name));
-            print!("{}", control::inventory(&statuses));
+            print!("{}", control::inventory(&statuses, k3s.as_deref()));
             Ok(())
         }
         Action::Build { options } => Lab::new()?.prepare(&options),

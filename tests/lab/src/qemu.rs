@@ -619,6 +619,13 @@ fn arguments(setup: &Setup, cmdline: &str, mode: BootMode, start: &Start) -> Vec
         "chardev:console",
     ]);
 
+    // What a kernel says as it panics survives the reset, as in the RAM of a Pi 4 with `dtoverlay=ramoops`.
+    add(&[
+        "-object",
+        "memory-backend-file,id=erst,size=64K,mem-path=panics,share=on",
+        "-device",
+        "acpi-erst,memdev=erst",
+    ]);
     // The watchdog's reset, like any other, ends qemu; the firmware then boots again.
     add(&[
         "-device",

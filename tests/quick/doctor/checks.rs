@@ -595,6 +595,13 @@ fn earlier_boots() {
         Ok,
         "the watchdog or a loss of power; its last words: systemd[1]: Started",
     );
+    let crashed = "1.5 jarvis systemd[1]: Caught <SEGV>, core dump failed.\n1.6 jarvis systemd[1]: Freezing execution.";
+    says(
+        UncleanBoots,
+        &[(boots, ""), ("doctor last-words", crashed)],
+        Ok,
+        "a crash of systemd, PID 1",
+    );
     says(
         UncleanBoots,
         &[
