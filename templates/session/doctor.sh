@@ -285,7 +285,8 @@ k3s_version() {
 
 k3s_files() { # modes and sizes; what is secret is not read
 	frame 'doctor k3s-files'
-	for k3s_file in /etc/rancher/k3s/k3s.yaml /etc/rancher/k3s/config.yaml /etc/rancher/node/password \
+	for k3s_file in /etc/rancher/k3s/k3s.yaml /etc/rancher/k3s/config.yaml /etc/rancher/k3s/token \
+		/etc/rancher/k3s/agent-token /etc/rancher/node/password \
 		/var/lib/rancher/k3s/server/token /var/lib/rancher/k3s/server/agent-token \
 		/var/lib/rancher/k3s/server/db/state.db /var/lib/rancher/k3s/server/db/state.db-wal \
 		/var/lib/rancher/k3s/server/db/etcd/member/snap/db; do

@@ -71,7 +71,10 @@ fn a_clock_that_stands_three_days_back_is_put_right_before_k3s_starts() {
     for (network_time, outcome) in [(true, "synchronised"), (false, "forward")] {
         // timesyncd has a note of its own, which would do for the clock; not every system has it.
         jarvis
-            .root("/usr/local/libexec/selfheal/clock record && rm -f /var/lib/systemd/timesync/clock && sync")
+            .root(
+                "/usr/local/libexec/selfheal/clock record && systemctl stop systemd-timesyncd &&
+                 rm -f /var/lib/systemd/timesync/clock && sync",
+            )
             .unwrap();
         let before = clock(jarvis);
         jarvis.serve_time(network_time);
