@@ -112,8 +112,8 @@ fn from_log(patient: &Patient<'_>, log: &str) -> Outcome {
 
 /// The cause in words. What boots.log does not know may still be on record.
 fn cause(patient: &Patient<'_>, word: &str) -> String {
-    let panic = || match patient.text("panics").lines().last() {
-        Some(line) => format!("a panic ({})", line.trim()),
+    let panic = || match last_panic(patient) {
+        Some(words) => format!("a panic ({words})"),
         None => "a panic".to_owned(),
     };
     match word {
@@ -139,8 +139,8 @@ fn inferred(patient: &Patient<'_>) -> Option<String> {
     }
     let end = words().last().map(written)?;
     if newest_panic(patient).is_some_and(|panic| panic >= end) {
-        return Some(match patient.text("panics").lines().last() {
-            Some(line) => format!("a panic ({})", line.trim()),
+        return Some(match last_panic(patient) {
+            Some(words) => format!("a panic ({words})"),
             None => "a panic (pstore)".to_owned(),
         });
     }
@@ -180,6 +180,13 @@ fn from_journal(patient: &Patient<'_>) -> Outcome {
     }
 }
 
+/// What the newest record says of its panic, without the kernel's level and time.
+fn last_panic<'a>(patient: &Patient<'a>) -> Option<&'a str> {
+    let line = patient.text("panics").lines().last()?;
+    let begins = line.find("Kernel panic").unwrap_or_default();
+    line.get(begins..).map(str::trim)
+}
+
 /// When the newest record of a panic was written.
 fn newest_panic(patient: &Patient<'_>) -> Option<f64> {
     let records = patient.text("pstore").lines();
@@ -191,16 +198,12 @@ pub(super) fn panic_records(patient: &Patient<'_>) -> Outcome {
         return Outcome::ok("no record in /sys/fs/pstore or /var/lib/systemd/pstore");
     };
     let count = patient.text("pstore").lines().count();
-    let line = patient
-        .text("panics")
-        .lines()
-        .last()
-        .unwrap_or("no line of a panic in them");
+    let line = last_panic(patient).unwrap_or("no line of a panic in them");
     let age = (patient.clock() - newest).max(0.0);
     let evidence = format!(
         "{count} records, the newest {:.1} days old: {}",
         age / 86_400.0,
-        line.trim()
+        line
     );
     let hint = "read them in /var/lib/systemd/pstore, and move them away when you are done";
     if age > WEEK {

@@ -37,7 +37,7 @@ mkdir -p "$units/multi-user.target.wants"
 ln -s /etc/systemd/system/lab-root.service "$units/multi-user.target.wants/"
 ln -sf /lib/systemd/system/systemd-networkd.service "$units/multi-user.target.wants/"
 for unit in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service \
-    fstrim.timer getty@tty1.service serial-getty@ttyS0.service systemd-pstore.service \
+    fstrim.timer getty@tty1.service serial-getty@ttyS0.service \
     systemd-networkd-wait-online.service; do
     ln -sf /dev/null "$units/$unit"
 done
