@@ -65,6 +65,12 @@ fn a_frozen_node_comes_back() {
         &homelab,
         "[watchdog]\nhardware = false\nunclean_boots = 50\n",
     );
+    // As the hardening layer has it: what systemd says as it crashes is on the disk at once.
+    pi.root(
+        "mkdir -p /var/log/journal /etc/systemd/journald.conf.d
+         printf '[Journal]\\nStorage=persistent\\n' >/etc/systemd/journald.conf.d/99-kept.conf",
+    )
+    .unwrap();
     // qemu keeps what a panicking kernel says, but not of one that was restored from its RAM snapshot.
     let restored = pi.boot_id().unwrap();
     soon(pi, "systemctl reboot");
