@@ -16,17 +16,16 @@ use super::load::{Loaded, load};
 use super::options::{Consent, Layers, Nodes, Options, Output, Writing};
 use super::output::{Failure, print, print_json};
 use super::plan::show;
+use super::settle::settle;
 use super::{cluster, departure};
 use crate::apply::{Claim, Goal, Reboots, Run};
 use crate::fleet::{NodeError, Outcomes, Reached};
 use crate::inventory::{Node, NodeName, Role};
 use crate::layer;
-use crate::node::boot::Trial;
 use crate::node::ledger::LayerName;
 use crate::plan::{self, NodePlan, Snapshots, json};
 use crate::report::log::Log;
 use crate::report::{Event, Events};
-use crate::resource::boot;
 
 /// Which nodes are converged, and how.
 #[derive(Debug, Args)]
@@ -296,54 +295,6 @@ async fn work(asked: Work<'_>, claim: Claim, log: Log) -> Result<Exit, Failure> 
         }
     }
     Ok(exit)
-}
-
-/// Lets the steps of interrupted runs end, their dead man's switches act, and trial boots come to their end, before
-/// anything is planned.
-/// True when there were any.
-async fn settle(
-    outcomes: &mut Outcomes<Reached>,
-    claim: &Claim,
-    options: &Options,
-    log: &mut Option<Log>,
-) -> bool {
-    let orphaned = |reached: &&Reached| claim.left_a_step(&reached.snapshot);
-    let armed = |reached: &&Reached| reached.snapshot.dead_man_armed;
-    let tried = |reached: &&Reached| Trial::of(&boot::facts(&reached.snapshot)) == Trial::UnderWay;
-    let unsettled = |reached: &Reached| orphaned(&reached) || armed(&reached) || tried(&reached);
-    if !outcomes.values().flatten().any(unsettled) {
-        return false;
-    }
-    watched(options, log, async |events: Events| {
-        for reached in outcomes.values().flatten().filter(orphaned) {
-            let node = reached.node.name.to_string();
-            let what = "the last step of an interrupted run".to_owned();
-            events.send(Event::Waiting { node: node.clone(), what });
-            let claim = claim.on(&reached.snapshot);
-            if let Err(error) = crate::apply::await_step(&reached.session, &claim).await {
-                events.send(Event::Note { node, text: error.chain() });
-            }
-        }
-        for reached in outcomes.values().flatten().filter(armed) {
-            let node = reached.node.name.to_string();
-            let text = "an interrupted run left the dead man's switch armed: putting the originals back first";
-            events.send(Event::Note { node: node.clone(), text: text.to_owned() });
-            if let Err(error) = crate::apply::settle(&reached.session, &claim.on(&reached.snapshot)).await {
-                events.send(Event::Failed { node, error: error.chain() });
-            }
-        }
-        for reached in outcomes.values().flatten().filter(tried) {
-            let node = reached.node.name.to_string();
-            let what = "the end of a trial boot that is under way".to_owned();
-            events.send(Event::Waiting { node: node.clone(), what });
-            let claim = claim.on(&reached.snapshot);
-            if let Err(error) = crate::apply::await_trial(&reached.session, &claim).await {
-                events.send(Event::Note { node, text: error.chain() });
-            }
-        }
-    })
-    .await;
-    true
 }
 
 async fn close(outcomes: Outcomes<Reached>) {

@@ -18,6 +18,7 @@ mod output;
 mod plan;
 mod reference;
 mod resume;
+mod settle;
 mod status;
 mod trust;
 
