@@ -60,24 +60,26 @@ pub(super) fn is_member(
     server: Option<&Node>,
     snapshots: &Snapshots,
 ) -> Result<bool, Failure> {
-    let shown = |server: &Node| snapshots.get(&server.name)?.cluster.as_ref();
-    let Some(server) = server else {
-        let others = shown(node).into_iter().flatten();
-        return match others
-            .filter(|other| node.name.as_str() != other.name)
-            .count()
-        {
+    let asked = server.unwrap_or(node);
+    let snapshot = snapshots.get(&asked.name);
+    let Some(objects) = snapshot.and_then(|snapshot| snapshot.cluster.as_ref()) else {
+        // The only server, and k3s has gone from it already.
+        if server.is_none() && snapshot.is_some_and(|it| it.k3s_version.is_none()) {
+            return Ok(false);
+        }
+        let text = format!("{}, which has to be asked, shows no cluster", asked.name);
+        return Err(Failure::new(Exit::Failed, text).hint(format!(
+            "`selfheal doctor --on {}` says why; without asking: selfheal node reset {}",
+            asked.name, node.name
+        )));
+    };
+    if server.is_none() {
+        let others = objects.iter().filter(|it| node.name.as_str() != it.name);
+        return match others.count() {
             0 => Ok(false),
             count => Err(only_server(node, count)),
         };
-    };
-    let Some(objects) = shown(server) else {
-        let text = format!("{}, which has to be asked, shows no cluster", server.name);
-        return Err(Failure::new(Exit::Failed, text).hint(format!(
-            "`selfheal doctor --on {}` says why; without asking: selfheal node reset {}",
-            server.name, node.name
-        )));
-    };
+    }
     Ok(objects
         .iter()
         .any(|object| node.name.as_str() == object.name))

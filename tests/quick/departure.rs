@@ -99,6 +99,15 @@ async fn the_only_server_of_others_is_not_removed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_only_server_that_does_not_tell_its_nodes_is_not_removed() {
+    let server = server("").await;
+    let home = written(&server);
+    let ended = home.selfheal(&["node", "remove", "jarvis", "--yes"]).await;
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.stderr.contains("shows no cluster"), "{ended:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_does_not_answer_is_removed_only_as_gone_and_not_unasked() {
     let server = server(NODES).await;
     let home = written(&server);
