@@ -56,7 +56,6 @@ fn a_server_and_an_agent_become_a_cluster_that_survives_a_power_cut() {
     assert_eq!(plan.code, Some(2), "{plan}");
     assert!(plan.stdout.contains("known after apply"), "{plan}");
     let run = homelab.ok(&["bootstrap", "--yes"]);
-    eprintln!("{run}");
     for name in ["jarvis", "ultron"] {
         assert!(is_ready(&node(jarvis, name)), "{name}\n{run}");
     }
@@ -219,7 +218,6 @@ fn a_node_leaves_the_cluster_and_joins_again() {
         .root("mkdir -p /var/lib/rancher/k3s/storage/pvc && echo precious >/var/lib/rancher/k3s/storage/pvc/data")
         .unwrap();
     let removed = homelab.ok(&["node", "remove", "ultron", "--yes"]);
-    eprintln!("{removed}");
     assert!(
         removed.stdout.contains("ultron is out of the cluster"),
         "{removed}"

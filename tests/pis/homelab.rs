@@ -203,10 +203,24 @@ impl std::fmt::Display for Run {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "exit {:?}\n--- stdout\n{}\n--- stderr\n{}",
-            self.code, self.stdout, self.stderr
+            "exit {:?}\n--- stderr\n{}\n--- stdout\n{}",
+            self.code,
+            end_of(&self.stderr),
+            end_of(&self.stdout)
         )
     }
+}
+
+/// The last lines of an output: why a test failed stands there, and a plan before it fills pages.
+fn end_of(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    let left_out = lines.len().saturating_sub(30);
+    let cut = if left_out > 0 {
+        format!("({left_out} lines before)\n")
+    } else {
+        String::new()
+    };
+    cut + &lines[left_out..].join("\n")
 }
 
 /// A run under way.
