@@ -25,7 +25,7 @@ use crate::layer;
 use crate::node::ledger::LayerName;
 use crate::plan::{self, NodePlan, Snapshots, json};
 use crate::report::log::Log;
-use crate::report::{Event, Events};
+use crate::report::{Event, Events, plural};
 
 /// Which nodes are converged, and how.
 #[derive(Debug, Args)]
@@ -153,101 +153,44 @@ fn run(asked: Work) -> Result<Exit, Failure> {
 }
 
 async fn work(asked: Work<'_>, claim: Claim, log: Log) -> Result<Exit, Failure> {
-    let Work {
-        name: _,
-        goal,
-        loaded,
-        nodes,
-        layers,
-        parallel,
-        writing,
-        output,
-        options,
-    } = asked;
     let mut log = Some(log);
-    // The server that others join is looked at in any case, and changed only if it was chosen.
-    let consulted = match (goal, nodes.first()) {
-        (Goal::Converge, _) => layer::k3s::consulted(&loaded.inventory, &nodes),
-        (Goal::Remove, Some(node)) => layer::k3s::another_server(&loaded.inventory, node),
-        _ => None,
-    };
-    let looked_at: Vec<Node> = nodes.iter().chain(consulted).cloned().collect();
-    let mut outcomes = observe(&loaded, &looked_at, &layers, parallel, options, &mut log).await?;
-    if settle(&mut outcomes, &claim, options, &mut log).await {
-        // The nodes are not what they were; their plan starts from what is there now.
-        close(outcomes).await;
-        outcomes = observe(&loaded, &looked_at, &layers, parallel, options, &mut log).await?;
-    }
+    let inventory = asked.loaded.inventory.clone();
+    let consulted = asked.consulted();
+    let mut outcomes = asked.look(consulted, &claim, &mut log).await?;
     let snapshots: Snapshots = outcomes
         .iter()
         .filter_map(|(name, reached)| Some((name.clone(), reached.as_ref().ok()?.snapshot.clone())))
         .collect();
-    let plans: BTreeMap<NodeName, NodePlan> = nodes
-        .iter()
-        .filter_map(|node| {
-            let snapshot = snapshots.get(&node.name)?;
-            let plan = match goal {
-                Goal::Converge => plan::plan(&loaded.inventory, node, &snapshots, &layers),
-                Goal::Restore => plan::restore(node, snapshot),
-                Goal::Remove | Goal::Reset => plan::leave_cluster(node, snapshot),
-            };
-            Some((node.name.clone(), plan))
-        })
-        .collect();
-    let listed: Vec<NodePlan> = nodes
-        .iter()
-        .filter_map(|node| plans.get(&node.name).cloned())
-        .collect();
-    if !output.json {
-        show(&loaded, &listed, options);
+    let plans = asked.plans(&snapshots);
+    if !asked.output.json {
+        show(&asked.loaded, &asked.listed(&plans), asked.options);
     }
-    let member = match nodes.first().filter(|_| goal == Goal::Remove) {
-        Some(node) if plans.contains_key(&node.name) => {
-            departure::is_member(node, consulted, &snapshots)?
-        }
-        _ => false,
-    };
-    if member && !output.json {
-        print("Before that its pods go to the other nodes, and its object leaves the cluster.\n");
-    }
+    let member = asked.is_member(consulted, &plans, &snapshots)?;
     let nothing = plans.values().all(NodePlan::is_empty) && !member;
-    if !nothing && !writing.consent.yes {
+    if !nothing && !asked.writing.consent.yes {
         ask(|| confirmed("Apply these changes?")).await??;
     }
 
-    let supplies = cluster::fetch(&loaded.inventory, &snapshots, &plans, options, &mut log).await?;
-    let server = match goal {
+    let supplies = cluster::fetch(&inventory, &snapshots, &plans, asked.options, &mut log).await?;
+    let server = match asked.goal {
         Goal::Remove => consulted,
-        _ => layer::k3s::seed(&loaded.inventory, &snapshots),
+        _ => layer::k3s::seed(&inventory, &snapshots),
     };
-    let cluster = cluster::agreed(&loaded.inventory, server, &outcomes, &plans, supplies);
+    let cluster = cluster::agreed(&inventory, server, &outcomes, &plans, supplies);
     if let Some(consulted) = consulted {
         close(outcomes.remove_entry(&consulted.name).into_iter().collect()).await;
     }
 
-    let workers = |plan: &&NodePlan| {
-        let role = loaded
-            .inventory
-            .node(plan.node.as_str())
-            .map(|node| node.role);
-        role == Some(Role::Worker) && plan.reboot().is_some() && !writing.no_reboot
-    };
-    let reboots = Reboots::new(
-        plans
-            .values()
-            .filter(workers)
-            .map(|plan| plan.node.clone())
-            .collect(),
-    );
+    let reboots = asked.rebooting_workers(&plans);
     let (stop, stopped) = watch::channel(false);
     let interrupts = tokio::spawn(interrupts(stop));
-    let results = watched(options, &mut log, async |events: Events| {
+    let results = watched(asked.options, &mut log, async |events: Events| {
         let run = Arc::new(Run {
-            inventory: loaded.inventory.clone(),
-            goal,
-            layers,
+            inventory,
+            goal: asked.goal,
+            layers: asked.layers.clone(),
             snapshots: Mutex::new(snapshots),
-            may_reboot: !writing.no_reboot,
+            may_reboot: !asked.writing.no_reboot,
             claim,
             reboots,
             cluster,
@@ -258,43 +201,127 @@ async fn work(asked: Work<'_>, claim: Claim, log: Log) -> Result<Exit, Failure> 
     })
     .await;
     interrupts.abort();
+    Ok(asked.told(&plans, &results, nothing))
+}
 
-    if output.json {
-        let converged = results
-            .iter()
-            .filter_map(|(node, result)| Some((node, result.as_ref().ok()?)));
-        print_json(&json!({
-            "version": json::VERSION,
-            "cluster": loaded.inventory.cluster.name.as_str(),
-            "nodes": listed.iter().map(json::node).collect::<Vec<_>>(),
-            "converged": converged
-                .map(|(node, changes)| json!({ "node": node.as_str(), "changes": changes }))
-                .collect::<Vec<_>>(),
-            "failed": failures_json(&results),
-        }));
-    }
-    let exit = failures(&results);
-    if goal == Goal::Remove && exit == Exit::Unreachable {
-        nodes.iter().for_each(departure::if_gone);
-    }
-    if exit == Exit::Done && !nothing && !output.json {
-        let changes: usize = results.values().flatten().sum();
-        let plural = |count: usize, word: &str| match count {
-            1 => format!("1 {word}"),
-            _ => format!("{count} {word}s"),
-        };
-        let on = plural(results.len(), "node");
-        let changes = plural(changes, "change");
-        print(&format!("Done: {changes} on {on}, verified.\n"));
-        if goal == Goal::Remove {
-            nodes
-                .first()
-                .into_iter()
-                .map(departure::farewell)
-                .for_each(|text| print(&text));
+impl Work<'_> {
+    /// The server that others join, or that is asked to let go of a node. It is looked at, and changed only if chosen.
+    fn consulted(&self) -> Option<&Node> {
+        match (self.goal, self.nodes.first()) {
+            (Goal::Converge, _) => layer::k3s::consulted(&self.loaded.inventory, &self.nodes),
+            (Goal::Remove, Some(node)) => layer::k3s::another_server(&self.loaded.inventory, node),
+            _ => None,
         }
     }
-    Ok(exit)
+
+    /// The nodes as they are, once nothing of an interrupted run is under way on them.
+    async fn look(
+        &self,
+        consulted: Option<&Node>,
+        claim: &Claim,
+        log: &mut Option<Log>,
+    ) -> Result<Outcomes<Reached>, Failure> {
+        let nodes: Vec<Node> = self.nodes.iter().chain(consulted).cloned().collect();
+        let look = async |log: &mut Option<Log>| {
+            let (loaded, layers, options) = (&self.loaded, &self.layers, self.options);
+            observe(loaded, &nodes, layers, self.parallel, options, log).await
+        };
+        let mut outcomes = look(log).await?;
+        if settle(&mut outcomes, claim, self.options, log).await {
+            // The nodes are not what they were; their plan starts from what is there now.
+            close(outcomes).await;
+            outcomes = look(log).await?;
+        }
+        Ok(outcomes)
+    }
+
+    fn plans(&self, snapshots: &Snapshots) -> BTreeMap<NodeName, NodePlan> {
+        let plan = |node: &Node| {
+            let snapshot = snapshots.get(&node.name)?;
+            let plan = match self.goal {
+                Goal::Converge => plan::plan(&self.loaded.inventory, node, snapshots, &self.layers),
+                Goal::Restore => plan::restore(node, snapshot),
+                Goal::Remove | Goal::Reset => plan::leave_cluster(node, snapshot),
+            };
+            Some((node.name.clone(), plan))
+        };
+        self.nodes.iter().filter_map(plan).collect()
+    }
+
+    /// The plans in the inventory's order.
+    fn listed(&self, plans: &BTreeMap<NodeName, NodePlan>) -> Vec<NodePlan> {
+        let of = |node: &Node| plans.get(&node.name).cloned();
+        self.nodes.iter().filter_map(of).collect()
+    }
+
+    /// Whether a node that is to be removed is a part of the cluster.
+    fn is_member(
+        &self,
+        consulted: Option<&Node>,
+        plans: &BTreeMap<NodeName, NodePlan>,
+        snapshots: &Snapshots,
+    ) -> Result<bool, Failure> {
+        let leaving = self.nodes.first().filter(|_| self.goal == Goal::Remove);
+        let Some(node) = leaving.filter(|node| plans.contains_key(&node.name)) else {
+            return Ok(false);
+        };
+        let member = departure::is_member(node, consulted, snapshots)?;
+        if member && !self.output.json {
+            print(
+                "Before that its pods go to the other nodes, and its object leaves the cluster.\n",
+            );
+        }
+        Ok(member)
+    }
+
+    fn rebooting_workers(&self, plans: &BTreeMap<NodeName, NodePlan>) -> Reboots {
+        let reboots = |node: &&Node| {
+            let plan = plans.get(&node.name);
+            node.role == Role::Worker && plan.is_some_and(|plan| plan.reboot().is_some())
+        };
+        let may = self.nodes.iter().filter(|_| !self.writing.no_reboot);
+        Reboots::new(may.filter(reboots).map(|node| node.name.clone()).collect())
+    }
+
+    /// Says how it ended.
+    fn told(
+        &self,
+        plans: &BTreeMap<NodeName, NodePlan>,
+        results: &Outcomes<usize>,
+        nothing: bool,
+    ) -> Exit {
+        if self.output.json {
+            let converged = results
+                .iter()
+                .filter_map(|(node, result)| Some((node, result.as_ref().ok()?)));
+            print_json(&json!({
+                "version": json::VERSION,
+                "cluster": self.loaded.inventory.cluster.name.as_str(),
+                "nodes": self.listed(plans).iter().map(json::node).collect::<Vec<_>>(),
+                "converged": converged
+                    .map(|(node, changes)| json!({ "node": node.as_str(), "changes": changes }))
+                    .collect::<Vec<_>>(),
+                "failed": failures_json(results),
+            }));
+        }
+        let exit = failures(results);
+        if self.goal == Goal::Remove && exit == Exit::Unreachable {
+            self.nodes.iter().for_each(departure::if_gone);
+        }
+        if exit == Exit::Done && !nothing && !self.output.json {
+            let changes: usize = results.values().flatten().sum();
+            let on = plural(results.len(), "node");
+            print(&format!(
+                "Done: {} on {on}, verified.\n",
+                plural(changes, "change")
+            ));
+            if self.goal == Goal::Remove {
+                let farewells = self.nodes.iter().map(departure::farewell);
+                farewells.for_each(|text| print(&text));
+            }
+        }
+        exit
+    }
 }
 
 async fn close(outcomes: Outcomes<Reached>) {

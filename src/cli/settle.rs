@@ -3,7 +3,7 @@
 use super::fleet::watched;
 use super::options::Options;
 use crate::apply::{self, Claim};
-use crate::fleet::{Outcomes, Reached};
+use crate::fleet::{NodeError, Outcomes, Reached};
 use crate::node::boot::Trial;
 use crate::report::log::Log;
 use crate::report::{Event, Events};
@@ -25,13 +25,9 @@ pub(super) async fn settle(
     }
     watched(options, log, async |events: Events| {
         for reached in outcomes.values().flatten().filter(orphaned) {
-            let node = reached.node.name.to_string();
-            let what = "the last step of an interrupted run".to_owned();
-            events.send(Event::Waiting { node: node.clone(), what });
-            let claim = claim.on(&reached.snapshot);
-            if let Err(error) = apply::await_step(&reached.session, &claim).await {
-                events.send(Event::Note { node, text: error.chain() });
-            }
+            let holder = claim.on(&reached.snapshot);
+            let end = apply::await_step(&reached.session, &holder);
+            wait(reached, "the last step of an interrupted run", end, &events).await;
         }
         for reached in outcomes.values().flatten().filter(armed) {
             let node = reached.node.name.to_string();
@@ -42,15 +38,29 @@ pub(super) async fn settle(
             }
         }
         for reached in outcomes.values().flatten().filter(tried) {
-            let node = reached.node.name.to_string();
-            let what = "the end of a trial boot that is under way".to_owned();
-            events.send(Event::Waiting { node: node.clone(), what });
-            let claim = claim.on(&reached.snapshot);
-            if let Err(error) = apply::await_trial(&reached.session, &claim).await {
-                events.send(Event::Note { node, text: error.chain() });
-            }
+            let holder = claim.on(&reached.snapshot);
+            let end = apply::await_trial(&reached.session, &holder);
+            wait(reached, "the end of a trial boot that is under way", end, &events).await;
         }
     })
     .await;
     true
+}
+
+/// Whatever it comes to, the node is looked at again, and what it says then counts.
+async fn wait(
+    reached: &Reached,
+    what: &str,
+    end: impl Future<Output = Result<(), NodeError>>,
+    events: &Events,
+) {
+    let node = reached.node.name.to_string();
+    events.send(Event::Waiting {
+        node: node.clone(),
+        what: what.to_owned(),
+    });
+    if let Err(error) = end.await {
+        let text = error.chain();
+        events.send(Event::Note { node, text });
+    }
 }

@@ -4,6 +4,7 @@ use std::fmt::{self, Display, Formatter};
 
 use super::{Diagnosis, Finding, Verdict};
 use crate::plan::text::{Style, printable};
+use crate::report::plural;
 
 /// Columns of the verdict, and of the check's id.
 const VERDICT: usize = 8;
@@ -129,8 +130,4 @@ fn counted(diagnoses: &[&Diagnosis]) -> String {
     } else {
         words.join(", ")
     }
-}
-
-fn plural(count: usize, word: &str) -> String {
-    format!("{count} {word}{}", if count == 1 { "" } else { "s" })
 }

@@ -6,9 +6,10 @@ use camino::Utf8Path;
 
 use crate::inventory::Node;
 use crate::node::boot::{Board, ConfigLine, Edit, Token, TokenError};
+use crate::node::file::FileState;
 use crate::node::ledger::{Before, Id, Kind, LayerName};
 use crate::node::probe::Questions;
-use crate::node::snapshot::{FileState, Snapshot};
+use crate::node::snapshot::Snapshot;
 use crate::resource::change::Refusal;
 use crate::resource::{Resource, Wanted, boot, boot_config};
 

@@ -11,9 +11,10 @@ use crate::inventory::{
     FileSystemUuid, Inventory, LabelKey, LabelValue, Longhorn, Multipath, Node, Role,
 };
 use crate::node::facts::{is_network, network_lines};
+use crate::node::file::FileState;
 use crate::node::ledger::{Id, Kind, LayerName};
 use crate::node::probe::Questions;
-use crate::node::snapshot::{Disk, FileState, Snapshot};
+use crate::node::snapshot::{Disk, Snapshot};
 use crate::plan::Snapshots;
 use crate::resource::change::Refusal;
 use crate::resource::{Resource, Wanted};

@@ -5,6 +5,7 @@
 pub mod boot;
 pub mod cluster;
 pub mod facts;
+pub mod file;
 pub mod ledger;
 pub mod probe;
 pub mod reply;

@@ -5,6 +5,7 @@ use std::fmt::{self, Display, Formatter};
 use similar::TextDiff;
 
 use super::NodePlan;
+use crate::report::plural;
 use crate::resource::change::{Change, Phase, Verb, View};
 
 /// Colours, or none.
@@ -200,8 +201,6 @@ pub fn summary<'a>(plans: impl IntoIterator<Item = &'a NodePlan>) -> String {
     if nodes == 0 {
         return "Nothing to change.".to_owned();
     }
-    let plural =
-        |count: usize, word: &str| format!("{count} {word}{}", if count == 1 { "" } else { "s" });
     let mut text = format!(
         "Plan: {create} to create, {update} to change, {remove} to remove on {}",
         plural(nodes, "node")

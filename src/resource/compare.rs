@@ -7,9 +7,10 @@ use camino::Utf8Path;
 
 use super::change::{Action, Change, Effect, Expect, FileWrite, Phase, Refusal, Verb, View};
 use super::{Resource, Wanted, consequence, k3s, node_object};
+use crate::node::file::{Content, FileState, RegularFile};
 use crate::node::ledger::{Before, Entry, Id, LayerName, original_of};
 use crate::node::sha256;
-use crate::node::snapshot::{Content, FileState, RegularFile, Snapshot};
+use crate::node::snapshot::Snapshot;
 
 /// The change that makes `resource` so, or `None` when it is so already.
 ///

@@ -5,8 +5,9 @@ use camino::{Utf8Path, Utf8PathBuf};
 use super::change::{Action, Change, Expect, FileWrite, Phase, Refusal, Verb, View};
 use super::compare::unit_state;
 use super::{consequence, edit};
+use crate::node::file::{Content, FileState, RegularFile};
 use crate::node::ledger::{Before, Entry, Id, Kind, original_of};
-use crate::node::snapshot::{Content, FileState, RegularFile, Snapshot};
+use crate::node::snapshot::Snapshot;
 
 /// The value that the kernel takes for an earlier one. It refuses its own default here; 1 means the same: the first
 /// stall that may panic does.

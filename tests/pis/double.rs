@@ -6,8 +6,8 @@ use std::time::Duration;
 use selfheal_lab::{Lab, Options, Pi};
 
 use crate::k3s::{
-    Sandbox, create_pod, install_agent, install_server, journal, kubectl, leases, sandboxes, wait,
-    wait_for_pod,
+    Sandbox, create_pod, install_agent, install_server, is_ready, journal, kubectl, leases,
+    sandboxes, wait, wait_for_pod,
 };
 
 /// On a busy machine.
@@ -20,11 +20,6 @@ fn server(lab: &Lab) -> Pi {
     wait(&pi, LONG, "the API", "k3s kubectl get --raw /readyz");
     is_ready(&pi, "jarvis");
     pi
-}
-
-fn is_ready(server: &Pi, node: &str) {
-    let node = format!("k3s kubectl wait --for=condition=Ready --timeout=5s node/{node}");
-    wait(server, LONG, "a node that is ready", &node);
 }
 
 fn of<'a>(all: &'a [Sandbox], name: &str) -> Vec<&'a Sandbox> {

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use selfheal_lab::{Pi, release};
 
-use crate::cluster::{homelab, is_ready, node, with_k3s};
+use crate::cluster::{homelab, node, with_k3s};
 use crate::homelab::Homelab;
+use crate::k3s::is_ready;
 
 /// A moment of a run: a line of progress, then a condition on the node that it is about.
 #[derive(Debug, Clone, Copy)]
@@ -148,8 +149,9 @@ fn interrupt(homelab: &Homelab, moment: Moment) {
 
 fn is_whole(homelab: &Homelab, version: &str) {
     for name in ["jarvis", "ultron"] {
-        let object = node(&homelab.pis[0], name);
-        assert!(is_ready(&object), "{object:#}");
+        let server = &homelab.pis[0];
+        is_ready(server, name);
+        let object = node(server, name);
         assert_ne!(object["spec"]["unschedulable"], true);
         assert_eq!(object["status"]["nodeInfo"]["kubeletVersion"], version);
     }

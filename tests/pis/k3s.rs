@@ -126,6 +126,17 @@ pub fn wait(pi: &Pi, limit: Duration, what: &str, script: &str) {
     }
 }
 
+/// Waits until the cluster says that a node is ready. On a busy machine that flickers.
+pub fn is_ready(server: &Pi, node: &str) {
+    let ready = format!("k3s kubectl wait --for=condition=Ready --timeout=5s node/{node}");
+    wait(
+        server,
+        Duration::from_secs(60),
+        &format!("{node} to be ready"),
+        &ready,
+    );
+}
+
 /// Waits until a pod runs.
 pub fn wait_for_pod(server: &Pi, name: &str, limit: Duration) {
     wait(

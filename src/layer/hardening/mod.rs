@@ -10,9 +10,10 @@ use minijinja::context;
 
 use super::template::{Template, file, landing, verbatim};
 use crate::inventory::{Hardening, Inventory, Node, Storage, Swap, Upgrades};
+use crate::node::file::FileState;
 use crate::node::ledger::LayerName;
 use crate::node::probe::Questions;
-use crate::node::snapshot::{FileState, Snapshot};
+use crate::node::snapshot::Snapshot;
 use crate::resource::change::Refusal;
 use crate::resource::{Resource, Wanted, edit};
 

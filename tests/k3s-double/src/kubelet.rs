@@ -30,6 +30,8 @@ const TELL: Duration = Duration::from_secs(3);
 const COLLECT: Duration = Duration::from_secs(60);
 /// The longest that running a sandbox may take, as for the kubelet.
 const CRI_LIMIT: Duration = Duration::from_secs(240);
+/// A containerd that does not answer counts as down after so long, as for the kubelet.
+const RUNTIME_DOWN: Duration = Duration::from_secs(30);
 
 pub const POD_UID: &str = "io.kubernetes.pod.uid";
 pub const POD_NAME: &str = "io.kubernetes.pod.name";
@@ -99,13 +101,19 @@ impl Kubelet {
     async fn tell(&self, info: Value) {
         let path = format!("/v1-k3s/alive/{}", self.node);
         let cri = self.cri.within(Duration::from_secs(5));
+        let mut answered: Option<Instant> = None;
         loop {
             let missing = match cri.conditions().await {
-                Ok(conditions) => conditions
-                    .iter()
-                    .find(|condition| !condition.status)
-                    .map(|condition| condition.message.clone()),
-                Err(error) => Some(format!("container runtime is down: {error}")),
+                Ok(conditions) => {
+                    answered = Some(Instant::now());
+                    let mut conditions = conditions.into_iter();
+                    conditions
+                        .find(|condition| !condition.status)
+                        .map(|condition| condition.message)
+                }
+                Err(error) => answered
+                    .is_none_or(|at| at.elapsed() > RUNTIME_DOWN)
+                    .then(|| format!("container runtime is down: {error}")),
             };
             let message = json!({
                 "ready": missing.is_none(),

@@ -12,8 +12,8 @@ use super::objects::{self, name, namespace, now};
 use super::{Api, Shared, join};
 use crate::{log, token};
 
-/// A node that has not been heard of for so long is not ready. (Kubernetes waits 50 s.)
-const SILENCE: Duration = Duration::from_secs(20);
+/// A node that has not been heard of for so long is not ready: Kubernetes's `node-monitor-grace-period`.
+const SILENCE: Duration = Duration::from_secs(50);
 /// k3s's own pods come some seconds after the API.
 const SYSTEM: &[&str] = &["coredns", "local-path-provisioner", "metrics-server"];
 const SYSTEM_AFTER: Duration = Duration::from_secs(3);
