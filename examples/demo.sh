@@ -10,7 +10,7 @@ inventory=$state/homelab.toml
 releases=target/k3s-releases
 
 step() { printf '\n==> %s\n' "$*" >&2; }
-lab() { cargo run --quiet --locked -p selfheal-lab -- "$@"; }
+lab() { cargo run --quiet --locked --bin selfheal-lab -- "$@"; }
 selfheal() { cargo run --quiet --locked --release --bin selfheal -- "$@"; }
 
 up() {

@@ -22,9 +22,10 @@ step "Quick tests"
 cargo test --workspace --locked
 
 step "The image of a virtual Pi, and the k3s double"
-cargo run --quiet --locked -p selfheal-lab -- build
-cargo run --quiet --locked -p selfheal-lab -- build --memory-mib 1024 --memory-cgroup
-cargo run --quiet --locked -p selfheal-lab -- release target/k3s-releases
+lab() { cargo run --quiet --locked --bin selfheal-lab -- "$@"; }
+lab build
+lab build --memory-mib 1024 --memory-cgroup
+lab release target/k3s-releases
 
 # A test holds one or two Pis, each some 450 MiB; more tests than CPUs only make one another slow.
 cpus=$(nproc)
@@ -33,4 +34,4 @@ threads=$cpus
 [ "$threads" -le "$gib" ] || threads=$gib
 [ "$threads" -ge 1 ] || threads=1
 step "Tests on virtual Pis, $threads at a time"
-cargo test --locked --test pis -- --test-threads="$threads" ${which:+"$which"}
+cargo test --workspace --locked --test pis -- --test-threads="$threads" ${which:+"$which"}

@@ -104,16 +104,9 @@ fn build() -> Result<PathBuf> {
     command
         .current_dir(&workspace)
         .args(["rustc", "--quiet", "--locked", "--package", "k3s-double"])
+        .args(["--profile", "double"])
         .args(["--message-format", "json-render-diagnostics"])
-        .args(["--", "-C", "target-feature=+crt-static"])
-        .args([
-            "-C",
-            "strip=symbols",
-            "-C",
-            "debuginfo=0",
-            "-C",
-            "opt-level=1",
-        ]);
+        .args(["--", "-C", "target-feature=+crt-static"]);
     // Those of a running `cargo test` are about another package.
     for (name, _) in std::env::vars_os() {
         if name.as_encoded_bytes().starts_with(b"CARGO_PKG_") || name == "CARGO_MANIFEST_DIR" {
