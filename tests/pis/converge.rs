@@ -82,6 +82,7 @@ fn a_restored_pi_is_as_it_was() {
 }
 
 #[test]
+#[ignore = "minutes more: tests/run.sh --full"]
 fn what_leaves_the_inventory_leaves_the_node_and_the_users_words_stay() {
     let homelab = Homelab::new(
         &["jarvis"],
@@ -108,6 +109,7 @@ fn what_leaves_the_inventory_leaves_the_node_and_the_users_words_stay() {
 }
 
 #[test]
+#[ignore = "minutes more: tests/run.sh --full"]
 fn the_first_login_may_be_by_password_and_no_later_one() {
     let homelab = Homelab::new(&["jarvis"], "");
     let key = homelab.home().join("key");

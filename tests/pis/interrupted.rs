@@ -168,6 +168,7 @@ fn moments(one: usize) -> Vec<usize> {
 }
 
 #[test]
+#[ignore = "minutes more: tests/run.sh --full"]
 fn the_program_dies_and_the_next_run_converges() {
     same_as_undisturbed(Disaster::Program, &moments(4));
 }
@@ -184,6 +185,7 @@ fn the_power_dies_and_the_next_run_converges() {
 }
 
 #[test]
+#[ignore = "minutes more: tests/run.sh --full"]
 fn two_runs_at_once_take_turns() {
     let homelab = Homelab::new(&["jarvis"], NO_PACKAGES);
     let mut first = homelab.start(&["apply", "--yes"]);
@@ -198,6 +200,7 @@ fn two_runs_at_once_take_turns() {
 }
 
 #[test]
+#[ignore = "minutes more: tests/run.sh --full"]
 fn ctrl_c_stops_after_the_current_step_and_the_next_run_goes_on() {
     let homelab = Homelab::new(&["jarvis"], NO_PACKAGES);
     let mut run = homelab.start(&["apply", "--yes"]);

@@ -42,6 +42,7 @@ fn a_bad_sshd_setting_is_undone_at_once_and_the_error_says_so() {
 }
 
 #[test]
+#[ignore = "minutes more: tests/run.sh --full"]
 fn a_node_whose_run_died_undoes_a_bad_setting_by_itself() {
     let homelab = Homelab::new(&["jarvis"], BAD);
     let pi = homelab.pi();
@@ -79,6 +80,7 @@ fn a_power_cut_in_the_window_does_not_make_a_bad_setting_permanent() {
 }
 
 #[test]
+#[ignore = "minutes more: tests/run.sh --full"]
 fn a_setting_that_sshd_refuses_never_gets_into_force() {
     let homelab = Homelab::new(
         &["jarvis"],

@@ -61,6 +61,7 @@ fn refused(homelab: &Homelab, code: i32, says: &[&str]) {
 }
 
 #[test]
+#[ignore = "minutes more: tests/run.sh --full"]
 fn a_broken_node_gets_a_clear_error_and_stays_as_it_is() {
     let homelab = Homelab::new(&["jarvis"], NO_PACKAGES);
     let pi = homelab.pi();

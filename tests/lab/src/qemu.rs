@@ -57,12 +57,7 @@ impl Accelerator {
         match self {
             Self::Kvm => ["-accel", "kvm", "-cpu", "host"],
             // The plainest CPU is the quickest to emulate: no wide registers, and none of Intel's old holes to work around.
-            Self::Tcg => [
-                "-accel",
-                "tcg,thread=multi,tb-size=256",
-                "-cpu",
-                "qemu64",
-            ],
+            Self::Tcg => ["-accel", "tcg,thread=multi,tb-size=256", "-cpu", "qemu64"],
         }
     }
 }
