@@ -6,7 +6,7 @@ use std::time::Duration;
 use selfheal_lab::{Options, Pi, release};
 
 use crate::homelab::Homelab;
-use crate::k3s::{create_pod, is_ready, kubectl, leases, sandboxes, wait, wait_for_pod};
+use crate::k3s::{create_pod, is_ready, kubectl, leases, restart, sandboxes, wait, wait_for_pod};
 
 /// On a busy machine.
 pub const LONG: Duration = Duration::from_secs(300);
@@ -73,8 +73,7 @@ fn a_server_and_an_agent_become_a_cluster_that_survives_a_power_cut() {
     create_pod(jarvis, "web", "ultron");
     wait_for_pod(jarvis, "web", LONG);
     let before = sandboxes(ultron);
-    ultron.root("systemctl restart k3s-agent").unwrap();
-    wait(ultron, LONG, "crictl", "k3s crictl --timeout 30s info");
+    restart(ultron, "k3s-agent");
     assert_eq!(sandboxes(ultron), before);
     ultron
         .root("journalctl -b -u k3s-agent -o cat | grep -q 'guard: the same boot: nothing to do'")

@@ -7,7 +7,7 @@ use selfheal_lab::{Lab, Options, Pi};
 
 use crate::k3s::{
     Sandbox, create_pod, install_agent, install_server, is_ready, journal, kubectl, leases,
-    sandboxes, wait, wait_for_pod,
+    restart, sandboxes, wait, wait_for_pod,
 };
 
 /// On a busy machine.
@@ -57,17 +57,18 @@ fn pods_outlive_k3s_and_a_power_cut_leaves_ghosts() {
     assert_eq!(leases(&pi).len(), 4);
 
     // A restart and a crash of k3s touch no pod.
-    for script in [
-        "systemctl restart k3s",
-        "kill -9 $(systemctl show --value -p MainPID k3s); sleep 1; \
-         until systemctl is-active --quiet k3s; do sleep 1; done",
-    ] {
-        pi.root(script).unwrap();
+    let untouched = |after: &str| {
         is_ready(&pi, "jarvis");
         wait(&pi, LONG, "crictl", "k3s crictl --timeout 30s info");
-        assert_eq!(sandboxes(&pi), before, "{script}");
-        assert_eq!(pi.root(shims).unwrap(), lives, "{script}");
-    }
+        assert_eq!(sandboxes(&pi), before, "{after}");
+        assert_eq!(pi.root(shims).unwrap(), lives, "{after}");
+    };
+    restart(&pi, "k3s");
+    untouched("restart");
+    pi.root("kill -9 $(systemctl show --value -p MainPID k3s); sleep 1")
+        .unwrap();
+    wait(&pi, LONG, "k3s", "systemctl is-active --quiet k3s");
+    untouched("crash");
 
     // Without its pods' processes, containerd has their records, and the network plugins their files.
     pi.root("systemctl disable -q k3s; sync").unwrap();
@@ -83,7 +84,7 @@ fn pods_outlive_k3s_and_a_power_cut_leaves_ghosts() {
         : >results/cbr0-{dead}-eth0; : >$(grep -l {dead} networks/cbr0/10.*)"
     ))
     .unwrap();
-    pi.root("systemctl start k3s").unwrap();
+    pi.root("systemctl start --no-block k3s").unwrap();
     let blocked = "journalctl -b -u k3s | grep -q 'KillPodSandbox.*unexpected end of JSON input'";
     wait(&pi, LONG, "a ghost that blocks its pod", blocked);
     // The objects still say what they said before the cut: the sandboxes are what counts.

@@ -126,6 +126,21 @@ pub fn wait(pi: &Pi, limit: Duration, what: &str, script: &str) {
     }
 }
 
+/// Starts a unit of k3s anew, or for the first time, and waits until it and its containerd are up. Minutes on a busy
+/// machine, so that nobody waits in `systemctl` itself.
+pub fn restart(pi: &Pi, unit: &str) {
+    let limit = Duration::from_secs(300);
+    let run = format!("$(systemctl show --value -p InvocationID {unit})");
+    let script = format!("echo {run}; systemctl restart --no-block {unit}");
+    let before = pi.root(&script).unwrap();
+    let again = format!(
+        "systemctl is-active -q {unit} && [ \"{run}\" != '{}' ]",
+        before.trim()
+    );
+    wait(pi, limit, unit, &again);
+    wait(pi, limit, "crictl", "k3s crictl --timeout 30s info");
+}
+
 /// Waits until the cluster says that a node is ready. On a busy machine that flickers.
 pub fn is_ready(server: &Pi, node: &str) {
     let ready = format!("k3s kubectl wait --for=condition=Ready --timeout=5s node/{node}");

@@ -8,7 +8,7 @@ use selfheal_lab::Pi;
 
 use crate::cluster::{LONG, homelab, with_k3s};
 use crate::homelab::Homelab;
-use crate::k3s::{create_pod, leases, sandboxes, wait, wait_for_pod};
+use crate::k3s::{create_pod, leases, restart, sandboxes, wait, wait_for_pod};
 
 /// What passes by itself after a change.
 const SETTLES: Duration = Duration::from_secs(300);
@@ -51,11 +51,6 @@ fn finds(homelab: &Homelab, expected: &[(&str, &str, &str, &str)]) {
             "{found:#?}, and expected {expected:#?}"
         );
     }
-}
-
-fn restart(pi: &Pi, unit: &str) {
-    pi.root(&format!("systemctl restart {unit}")).unwrap();
-    wait(pi, LONG, "crictl", "k3s crictl --timeout 30s info");
 }
 
 #[test]
@@ -114,9 +109,12 @@ fn a_healthy_cluster_shows_no_warning_and_each_sickness_is_found() {
     ultron
         .root(
             "echo 20 >/etc/rancher/k3s/double-certificate-days
-             systemctl stop k3s-agent && rm -f /var/lib/rancher/k3s/agent/*.crt && systemctl start k3s-agent
-             rm /etc/rancher/k3s/double-certificate-days",
+             systemctl stop k3s-agent && rm -f /var/lib/rancher/k3s/agent/*.crt",
         )
+        .unwrap();
+    restart(ultron, "k3s-agent");
+    ultron
+        .root("rm /etc/rancher/k3s/double-certificate-days")
         .unwrap();
     finds(
         &homelab,
@@ -128,8 +126,9 @@ fn a_healthy_cluster_shows_no_warning_and_each_sickness_is_found() {
         )],
     );
     ultron
-        .root("systemctl stop k3s-agent && rm -f /var/lib/rancher/k3s/agent/*.crt && systemctl start k3s-agent")
+        .root("systemctl stop k3s-agent && rm -f /var/lib/rancher/k3s/agent/*.crt")
         .unwrap();
+    restart(ultron, "k3s-agent");
     finds(&homelab, &[]);
 
     // Another machine under this name.
