@@ -4,8 +4,6 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use selfheal_lab::Pi;
-
 use crate::cluster::{LONG, homelab, with_k3s};
 use crate::homelab::Homelab;
 use crate::k3s::{create_pod, leases, restart, sandboxes, wait, wait_for_pod};
