@@ -24,7 +24,7 @@ cargo test --workspace --locked
 step "The image of a virtual Pi, and the k3s double"
 lab() { cargo run --quiet --locked --bin selfheal-lab -- "$@"; }
 lab build
-lab build --memory-mib 1024 --memory-cgroup
+lab build --memory-mib 1024
 lab release target/k3s-releases
 
 # A test holds one or two Pis, each some 450 MiB; more tests than CPUs only make one another slow.

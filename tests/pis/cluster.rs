@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use selfheal_lab::{Options, Pi, release};
 
+use crate::converge::is_hardened;
 use crate::homelab::Homelab;
 use crate::k3s::{create_pod, is_ready, kubectl, leases, restart, sandboxes, wait, wait_for_pod};
 
@@ -41,21 +42,41 @@ pub fn node(server: &Pi, name: &str) -> serde_json::Value {
 }
 
 #[test]
-fn a_server_and_an_agent_become_a_cluster_that_survives_a_power_cut() {
-    let labels = "[nodes.ultron.labels]\ndisk = \"ssd\"\n";
-    let homelab = homelab(&["jarvis", "ultron"], "");
-    homelab.set_after(&with_k3s(&homelab.k3s_section()), labels);
+fn two_fresh_pis_become_a_cluster_that_survives_a_power_cut() {
+    let fresh = Options {
+        memory_mib: Options::for_k3s().memory_mib,
+        ..Options::default()
+    };
+    let homelab = Homelab::with(&["jarvis", "ultron"], "", &fresh);
+    homelab.release(&[release::VERSION]);
+    homelab.set_after(
+        &format!("{}[longhorn]\nprepare = false\n", homelab.k3s_section()),
+        "[nodes.ultron.labels]\ndisk = \"ssd\"\n",
+    );
     let (jarvis, ultron) = (&homelab.pis[0], &homelab.pis[1]);
 
     let plan = homelab.selfheal(&["plan"]);
     assert_eq!(plan.code, Some(2), "{plan}");
     assert!(plan.stdout.contains("known after apply"), "{plan}");
-    homelab.ok(&["bootstrap", "--yes"]);
-    for name in ["jarvis", "ultron"] {
-        is_ready(jarvis, name);
+    assert!(plan.stdout.contains("2 reboots"), "{plan}");
+    let boots = [jarvis, ultron].map(|pi| pi.boot_id().unwrap());
+    let run = homelab.ok(&["bootstrap", "--yes"]);
+    // Workers first, one at a time.
+    let position = |text: &str| {
+        let at = run.stderr.find(text);
+        at.unwrap_or_else(|| panic!("no '{text}'\n{run}"))
+    };
+    let (back, rebooting) = ("ultron: back after", "jarvis: rebooting");
+    assert!(position(back) < position(rebooting), "{run}");
+    for (pi, fresh) in [jarvis, ultron].into_iter().zip(boots) {
+        assert_ne!(pi.boot_id().unwrap(), fresh, "no reboot");
+        is_hardened(pi);
+        is_ready(jarvis, pi.name());
     }
     assert_eq!(node(jarvis, "ultron")["metadata"]["labels"]["disk"], "ssd");
     homelab.is_converged();
+    let again = homelab.ok(&["apply"]);
+    assert!(again.stdout.contains("Nothing to change."), "{again}");
 
     // Nothing of a token can be read by others, or is in a unit or in a process's arguments.
     for (pi, files) in [

@@ -143,6 +143,7 @@ fn a_power_cut_is_survived_and_a_shutdown_stays_off() {
 }
 
 #[test]
+#[ignore = "minutes more: tests/run.sh --full"]
 fn the_watchdog_resets_a_frozen_kernel() {
     let lab = Lab::new().unwrap();
     let pi = lab.boot("jarvis").unwrap();
