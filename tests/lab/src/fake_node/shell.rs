@@ -7,6 +7,7 @@ use std::process::Stdio;
 
 use russh::ChannelId;
 use russh::server::Handle;
+use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 use tokio::sync::mpsc;
@@ -52,6 +53,7 @@ pub(super) fn spawn(
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
+        .process_group(0)
         .kill_on_drop(true)
         .spawn()?;
     let (sender, mut chunks) = mpsc::unbounded_channel::<Vec<u8>>();
@@ -68,6 +70,7 @@ pub(super) fn spawn(
         }
     });
     tokio::spawn(async move {
+        let mut group = Group(child.id());
         let pumps = async {
             tokio::join!(
                 pump(stdout, handle.clone(), channel, None, cut),
@@ -83,6 +86,8 @@ pub(super) fn spawn(
                 _ = &mut pumps, if !drained => drained = true,
             }
         };
+        // As after a real login, what it left running in the background may go on.
+        group.0 = None;
         if !drained {
             pumps.await;
         }
@@ -103,6 +108,18 @@ pub(super) fn spawn(
         let _ = handle.close(channel).await;
     });
     Ok(sender)
+}
+
+/// A command and all that it started, until it has ended: nothing of it outlives its fake node.
+struct Group(Option<u32>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let id = self.0.and_then(|id| i32::try_from(id).ok());
+        if let Some(id) = id.and_then(Pid::from_raw) {
+            let _ = kill_process_group(id, Signal::KILL);
+        }
+    }
 }
 
 async fn pump(
