@@ -1,8 +1,5 @@
 //! `clock`: k3s does not start in the past, and does not wait for ever for the present.
 
-use std::fs;
-use std::time::{Duration, SystemTime};
-
 use super::{Node, value};
 use crate::crash::{COUNT, Run};
 
@@ -25,16 +22,6 @@ fn node(clock: u64, synchronised: &str) -> Node {
         "[ \"$*\" = 'show -p NTPSynchronized --value' ] && exec cat \"$SELFHEAL_ROOT/synchronised\"",
     );
     node
-}
-
-fn touch(node: &Node, path: &str, time: u64) {
-    node.write(path, "");
-    let file = fs::File::options()
-        .write(true)
-        .open(node.path(path))
-        .unwrap();
-    file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(time))
-        .unwrap();
 }
 
 fn gate(node: &Node) -> Run {
@@ -92,9 +79,9 @@ fn an_offline_node_goes_on_from_the_newest_time_it_has_seen() {
         let node = node(NOW - 3 * 86_400, "no");
         if record > 0 {
             node.write("/var/lib/selfheal/clock", &format!("{record}\n"));
-            touch(&node, RECORDS, records);
+            node.dated(RECORDS, "", records);
         }
-        touch(&node, "/usr/lib/systemd/systemd", built);
+        node.dated("/usr/lib/systemd/systemd", "", built);
         let run = gate(&node);
         assert_eq!(node.read("/clock"), format!("{}\n", NOW + 1));
         assert_eq!(outcome(&node), "forward");
@@ -110,7 +97,7 @@ fn the_clock_never_goes_back() {
     for synchronised in ["no", "yes"] {
         let node = node(NOW, synchronised);
         node.write("/var/lib/selfheal/clock", &format!("{}\n", NOW - 100));
-        touch(&node, RECORDS, NOW - 5);
+        node.dated(RECORDS, "", NOW - 5);
         gate(&node);
         assert_eq!(node.read("/clock"), format!("{NOW}\n"));
     }

@@ -13,7 +13,7 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::crash::{Run, Stage, template};
 
@@ -72,6 +72,17 @@ impl Node {
         let path = self.path(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, content).unwrap();
+    }
+
+    /// A file that was written at this time, in seconds since 1970.
+    fn dated(&self, path: &str, content: &str, time: u64) {
+        self.write(path, content);
+        let file = fs::File::options()
+            .write(true)
+            .open(self.path(path))
+            .unwrap();
+        file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(time))
+            .unwrap();
     }
 
     fn executable(&self, path: &str, content: &str) {

@@ -210,6 +210,21 @@ fn not_ready_alone_is_no_ghost() {
     );
 }
 
+/// The clock stood behind when the node booted, and was set while k3s waited for it: what the last boot made then looks
+/// as if made in this one. The guard knows better.
+#[test]
+fn what_was_there_when_the_guard_let_k3s_start_is_of_an_earlier_boot() {
+    let last_boot = BOOTED + 60;
+    for (guard, ghost) in [("new", true), ("live", false), ("late", false)] {
+        let sandboxes = [ready(1, "lives"), not_ready(2, "lives", last_boot)];
+        let node = node(&sandboxes, &["lives"]);
+        node.dated("/run/selfheal/guard", &format!("{guard}\n"), last_boot + 1);
+        let run = now(&node);
+        assert_eq!(run.stdout.contains("replaced"), ghost, "{}", run.stdout);
+        assert_eq!(left(&node).len(), if ghost { 1 } else { 2 });
+    }
+}
+
 #[test]
 fn ghosts_go_and_it_is_told_before_and_after() {
     let sandboxes = [
