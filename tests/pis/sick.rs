@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::cluster::{LONG, homelab, with_k3s};
 use crate::homelab::Homelab;
-use crate::k3s::{create_pod, leases, restart, sandboxes, wait, wait_for_pod};
+use crate::k3s::{create_pod, kubectl, leases, restart, sandboxes, wait, wait_for_pod};
 
 /// What passes by itself after a change.
 const SETTLES: Duration = Duration::from_secs(300);
@@ -83,7 +83,8 @@ fn a_healthy_cluster_shows_no_warning_and_each_sickness_is_found() {
     homelab.converge();
     finds(&homelab, &[]);
 
-    // Half an upgrade.
+    // Half an upgrade. A pod that nobody would start again would rightly stop it.
+    kubectl(jarvis, "delete pod web --wait=false");
     let section = with_k3s(&homelab.k3s_section());
     homelab.release(&["v1.36.4+k3s1"]);
     homelab.set(&format!("[versions]\nk3s = \"v1.36.4+k3s1\"\n{section}"));
@@ -150,6 +151,8 @@ fn a_healthy_cluster_shows_no_warning_and_each_sickness_is_found() {
     restart(ultron, "k3s-agent");
 
     // A power cut that no guard follows: ghosts, and files of 0 bytes.
+    create_pod(jarvis, "web", "jarvis");
+    wait_for_pod(jarvis, "web", LONG);
     let dead = sandboxes(jarvis)
         .into_iter()
         .find(|sandbox| sandbox.name == "web")
