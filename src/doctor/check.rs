@@ -449,7 +449,7 @@ impl Check {
                 36,
                 "api",
                 "API server",
-                "/readyz five times, on servers; ok: under 1 s; warn: 1 to 5 s; fail: slower, or not ready",
+                "/readyz five times, on servers; ok: under 1 s (a virtual Pi: 5 s); warn: 1 to 5 s; fail: slower, or not ready",
                 &[K3sUnits, Measure::Api],
                 cluster::api,
             ),

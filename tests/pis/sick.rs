@@ -121,7 +121,7 @@ fn a_healthy_cluster_shows_no_warning_and_each_sickness_is_found() {
             "ultron",
             "certificates",
             "fail",
-            "the first ends in 19 days",
+            "5 certificates, the first ends in",
         )],
     );
     ultron
