@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use crate::homelab::{Homelab, LITTLE, NO_PACKAGES};
 
 #[test]
+#[ignore = "minutes more: tests/run.sh --full"]
 fn an_odd_node_converges_like_any_other() {
     let homelab = Homelab::new(&["jarvis"], LITTLE);
     let pi = homelab.pi();
