@@ -5,10 +5,8 @@
 # shellcheck disable=SC2154  # full is set in step.sh
 # shellcheck disable=SC2015,SC2174  # `a && b || stop …`: stop does not return; the deepest folder is what is meant
 
-# In bytes, and the seconds that one piece may take: a dead line must not hold the step's lock for ever. One so slow
-# (35 KB/s) is no line to install over.
-receive_piece=4194304
-receive_patience=120
+# In seconds: nothing comes for so long, twice at most, and the line is dead. It must not hold the step's lock for ever.
+receive_patience=60
 
 receive_is() { # PATH BYTES SHA256
 	[ -f "$1" ] && [ ! -L "$1" ] && [ "$(stat -c %s -- "$1")" = "$2" ] || return 1
@@ -21,14 +19,35 @@ receive_free() { # FOLDER: free KiB there, or where it will be made
 	df -Pk "${receive_above:-/}" | awk 'NR == 2 { print $4 }'
 }
 
-# dd and not cat: it says when a piece takes too long. The lease lives as long as bytes come.
-receive_pieces() { # BYTES
-	receive_left=$((($1 + receive_piece - 1) / receive_piece))
-	while [ "$receive_left" -gt 0 ]; do
-		renew_lease $((receive_patience + 60))
-		timeout "$receive_patience" dd bs=$receive_piece count=1 iflag=fullblock <&3 2>/dev/null 9>&- || return 1
-		receive_left=$((receive_left - 1))
+# As long as bytes come, the lease lives; then what reads them is ended. $$ waits for it, so the number is still its own.
+receive_watch() { # PID
+	receive_sleep=
+	trap 'kill $receive_sleep; exit' TERM
+	receive_before=0
+	while :; do
+		sleep "$receive_patience" &
+		receive_sleep=$!
+		wait "$receive_sleep"
+		kill -0 $$ || return
+		receive_now=$(stat -c %s -- "$receive_new")
+		[ "${receive_now:-0}" -gt "$receive_before" ] || break
+		receive_before=$receive_now
+		renew_lease $((3 * receive_patience))
 	done
+	kill "$1"
+}
+
+# cat and nothing else: every more process that the bytes go through costs as much again on a Pi.
+receive_bytes() {
+	renew_lease $((3 * receive_patience))
+	cat <&3 >"$receive_new" 2>/dev/null 9>&- &
+	receive_reader=$!
+	receive_watch "$receive_reader" </dev/null >/dev/null 2>&1 3<&- 9>&- &
+	receive_watcher=$!
+	wait "$receive_reader"
+	kill "$receive_watcher" 2>/dev/null
+	wait "$receive_watcher"
+	renew_lease 300
 }
 
 receive_fail() { # CODE MESSAGE
@@ -59,14 +78,14 @@ receive() { # DESTINATION BYTES SHA256 MODE
 	mkdir -p -m 0755 -- "$receive_folder" || stop 1 "cannot make $receive_folder"
 	(umask 077 && : >"$receive_new") || receive_fail 1 "cannot write $receive_new"
 	frame send
-	# Hashed on the way, while the processors have nothing else to do.
-	receive_got=$(receive_pieces "$2" | tee -- "$receive_new" 2>/dev/null 9>&- | sha256sum 9>&-)
+	receive_bytes
 	receive_size=$(stat -c %s -- "$receive_new")
 	if [ "${receive_size:-0}" -ne "$2" ]; then
 		receive_have=$(receive_free "$receive_folder")
 		[ "${receive_have:-0}" -gt 1024 ] || receive_fail "$full" "no space left for $1"
 		receive_fail 1 "only ${receive_size:-0} of $2 bytes of $1 arrived"
 	fi
+	receive_got=$(sha256sum <"$receive_new" 9>&-)
 	[ "${receive_got%% *}" = "$3" ] || receive_fail 1 "$1 arrived with the sha256 ${receive_got%% *}, not $3"
 	chmod -- "$4" "$receive_new" && sync -- "$receive_new" && sync -- "$receive_folder" ||
 		receive_fail 1 "cannot write $receive_new"

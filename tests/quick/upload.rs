@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use camino::Utf8PathBuf;
 use selfheal::apply::script::Holder;
+use selfheal::apply::script::receive::{self, Incoming};
 use selfheal::apply::upload::{upload, upload_within};
 use selfheal::artifact::{Arch, Artifact, Asset};
 use selfheal::fleet::NodeError;
@@ -17,8 +18,9 @@ use selfheal::ssh::{
 };
 use selfheal_lab::fake_node::{self, Config, FakeNode, Fault};
 use sha2::Digest;
+use tokio::io::AsyncReadExt as _;
 
-/// More than a piece of the receiving script, more than any window, and no whole number of anything.
+/// More than any window, and no whole number of anything.
 const SIZE: usize = 9_000_001;
 const LIMITS: Limits = Limits {
     silence: Duration::from_secs(60),
@@ -377,6 +379,34 @@ async fn a_disk_that_gives_out_on_the_way_keeps_nothing() {
         "{error}"
     );
     assert!(!desk.waiting().exists());
+}
+
+#[tokio::test]
+async fn a_node_gives_up_a_line_that_falls_silent() {
+    let node = node().await;
+    let (desk, session) = (desk(), connect(&target(&node)).await);
+    let destination = desk.destination();
+    let incoming = Incoming {
+        destination: &destination,
+        size: SIZE as u64,
+        sha256: desk.artifact.sha256.as_str(),
+        mode: 0o755,
+    };
+    let script = receive::receive(&incoming, &holder(), "0123456789abcdef")
+        .replace("receive_patience=60", "receive_patience=1");
+    let (_silent, rest) = tokio::io::duplex(1);
+    let upload = Upload {
+        reader: &mut desk.bytes[..1_000_000].chain(rest),
+        length: SIZE as u64,
+        go: &receive::go("0123456789abcdef"),
+    };
+    let output = session.upload(&script, upload, LIMITS, &mut |_| {}).await;
+    let output = output.unwrap();
+    assert_eq!(output.status, ssh::Status::Exited(1));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains(&format!(" of {SIZE} bytes")), "{said}");
+    assert!(!desk.waiting().exists());
+    step_ended(&session).await;
 }
 
 #[tokio::test]
