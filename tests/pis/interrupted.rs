@@ -158,11 +158,17 @@ fn same_as_undisturbed(disaster: Disaster, moments: &[usize]) {
     }
 }
 
-/// All moments in a full run, those that `SELFHEAL_MOMENTS=10,11` names, else the one that a short run takes.
+/// The moments that `SELFHEAL_MOMENTS=10,11` names, counted from 0.
+pub fn named_moments() -> Option<Vec<usize>> {
+    let named = std::env::var("SELFHEAL_MOMENTS").ok()?;
+    let numbers = named.split(',').map(|number| number.parse().unwrap());
+    Some(numbers.collect())
+}
+
+/// All moments in a full run, those that are named, else the one that a short run takes.
 fn moments(one: usize) -> Vec<usize> {
-    if let Ok(named) = std::env::var("SELFHEAL_MOMENTS") {
-        let numbers = named.split(',').map(|number| number.parse().unwrap());
-        numbers.collect()
+    if let Some(named) = named_moments() {
+        named
     } else if full() {
         (0..MOMENTS.len()).collect()
     } else {
