@@ -302,10 +302,15 @@ k3s_files() { # modes and sizes; what is secret is not read
 	return 0
 }
 
-k3s_log() { # of the last 15 minutes: names that are taken, a node that the cluster does not accept
+# Names that are taken, of the last 15 minutes; of the last two that the cluster does not accept this node, for it asks
+# again every few seconds, and doctor is to see that it is over.
+k3s_log() {
 	frame 'doctor k3s-log'
+	k3s_now=$(date +%s)
 	soon journalctl -q --no-pager -u k3s.service -u k3s-agent.service --since=-15min -o short-unix |
-		grep -E 'failed to reserve (sandbox|container) name|is reserved for|Node password rejected' |
+		awk -v now="$k3s_now" '
+			/failed to reserve (sandbox|container) name|is reserved for/ { print }
+			/Node password rejected/ && $1 > now - 120 { print }' |
 		tail -n 50 | cut -c 1-400
 	return 0
 }

@@ -139,7 +139,9 @@ fn two_fresh_pis_become_a_cluster_that_survives_a_power_cut() {
         ultron,
         LONG,
         "the ghost to go",
-        &format!("! k3s crictl --timeout 30s pods -o json | grep -q {dead}"),
+        &format!(
+            "pods=$(k3s crictl --timeout 30s pods -o json) && ! printf '%s' \"$pods\" | grep -q {dead}"
+        ),
     );
     let alive = sandboxes(ultron);
     assert!(alive.iter().all(|sandbox| sandbox.ready), "{alive:?}");

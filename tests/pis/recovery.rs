@@ -41,7 +41,7 @@ fn clock(pi: &Pi) -> u64 {
 }
 
 /// As many sandboxes as leases, all of them ready, and these pods among them.
-fn whole(pi: &Pi, pods: &[String]) {
+pub fn whole(pi: &Pi, pods: &[String]) {
     for pod in pods {
         wait_for_pod(pi, pod, LONG);
     }
